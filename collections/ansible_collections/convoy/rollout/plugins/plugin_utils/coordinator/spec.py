@@ -1,0 +1,148 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the user asked for: phases, windows and budgets, validated before anything is touched."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
+
+
+class SpecError(ConvoyError):
+    """A field of the specification breaks a rule; the message names field, value and rule."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number of hosts: a count, or a percentage of a group whose size is known later."""
+
+    amount: float
+    percent: bool = False
+
+    @classmethod
+    def parse(cls, field: str, value: Any, least: int = 0) -> Quantity:
+        """Read ``5``, ``"5"`` or ``"25%"``; anything else raises SpecError naming ``field``."""
+        text = str(value).strip()
+        number = text.removesuffix("%")
+        if isinstance(value, bool) or not number.isdecimal():
+            raise SpecError(
+                f"{field}: {value!r} is no number of hosts: write a count such as 5, or a percentage such as '25%'"
+            )
+        quantity = cls(int(number), text.endswith("%"))
+        if quantity.percent and quantity.amount > 100:
+            raise SpecError(f"{field}: {value!r} is out of range: a percentage is at most 100%")
+        if quantity.amount < least:
+            raise SpecError(f"{field}: {value!r} is out of range: at least {least} is needed")
+        return quantity
+
+    def down(self, total: int) -> int:
+        """As a count of ``total`` hosts, rounded down: for what limits harm (windows, budgets)."""
+        return math.floor(self._exact(total))
+
+    def up(self, total: int) -> int:
+        """As a count of ``total`` hosts, rounded up: for the size of a phase."""
+        return math.ceil(self._exact(total))
+
+    def _exact(self, total: int) -> float:
+        return total * self.amount / 100 if self.percent else self.amount
+
+    def __str__(self) -> str:
+        return f"{self.amount:g}%" if self.percent else f"{self.amount:g}"
+
+
+@dataclass(frozen=True)
+class PhaseSpec:
+    """One phase. ``size`` is cumulative: the part of the fleet that runs the release when the phase closes."""
+
+    name: str
+    size: Quantity
+    max_unavailable: Quantity
+    max_unavailable_per_zone: Quantity | None = None
+    bake: float = 0.0
+    approval: bool = False
+
+
+@dataclass(frozen=True)
+class RolloutSpec:
+    """How a rollout may proceed. ``lease`` and ``bake`` are seconds."""
+
+    phases: tuple[PhaseSpec, ...]
+    failure_budget: Quantity
+    turn_back_max_unavailable: Quantity
+    lease: float
+
+
+PHASE_KEYS = ("name", "size", "max_unavailable", "max_unavailable_per_zone", "bake", "approval")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A clause that names the known word nearest to ``word``, or all of them."""
+    known = sorted(known)
+    close = get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+
+
+def parse_phases(raw: Any, default_window: Any) -> tuple[PhaseSpec, ...]:
+    """Read ``rollout_phases``; ``default_window`` is ``rollout_max_unavailable``."""
+    if not isinstance(raw, Sequence) or isinstance(raw, str) or not raw:
+        raise SpecError(f"rollout_phases: {raw!r} is no list of phases: give at least one, with name and size")
+    phases = tuple(_parse_phase(f"rollout_phases[{index}]", item, default_window) for index, item in enumerate(raw))
+    names = [phase.name for phase in phases]
+    for name in names:
+        if names.count(name) > 1:
+            raise SpecError(f"rollout_phases: the name {name!r} is used twice: phases are told apart by their names")
+    last = phases[-1]
+    if last.size.percent and last.size.amount < 100:
+        raise SpecError(
+            f"rollout_phases: the last phase {last.name!r} reaches {last.size} of the fleet: sizes are cumulative, "
+            "so that it must reach '100%'"
+        )
+    return phases
+
+
+def _parse_phase(field: str, raw: Any, default_window: Any) -> PhaseSpec:
+    if not isinstance(raw, Mapping):
+        raise SpecError(f"{field}: {raw!r} is no phase: write it as a mapping with name and size")
+    for key in raw:
+        if key not in PHASE_KEYS:
+            raise SpecError(f"{field}: unknown key {key!r}: {nearest(str(key), PHASE_KEYS)}")
+    for key in ("name", "size"):
+        if key not in raw:
+            raise SpecError(f"{field}: {key!r} is missing")
+    per_zone = raw.get("max_unavailable_per_zone")
+    return PhaseSpec(
+        name=str(raw["name"]),
+        size=Quantity.parse(f"{field}.size", raw["size"], least=1),
+        max_unavailable=Quantity.parse(f"{field}.max_unavailable", raw.get("max_unavailable", default_window), least=1),
+        max_unavailable_per_zone=None
+        if per_zone is None
+        else Quantity.parse(f"{field}.max_unavailable_per_zone", per_zone, least=1),
+        bake=parse_seconds(f"{field}.bake", raw.get("bake", 0)),
+        approval=parse_flag(f"{field}.approval", raw.get("approval", False)),
+    )
+
+
+def parse_seconds(field: str, value: Any, least: float = 0.0) -> float:
+    """Read a number of seconds of at least ``least``."""
+    try:
+        seconds = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not math.isfinite(seconds) or seconds < least:
+        raise SpecError(f"{field}: {value!r} is no time: write seconds, at least {least:g}")
+    return seconds
+
+
+def parse_flag(field: str, value: Any) -> bool:
+    """Read a boolean as YAML, ``-e key=value`` and AWX surveys write it."""
+    text = str(value).strip().lower()
+    if text not in ("true", "false", "yes", "no", "1", "0"):
+        raise SpecError(f"{field}: {value!r} is neither true nor false")
+    return text in ("true", "yes", "1")

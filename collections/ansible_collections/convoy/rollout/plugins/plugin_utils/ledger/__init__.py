@@ -1,0 +1,11 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The ledger: the append-only, hash-chained record of every decision, in SQLite or PostgreSQL.
+
+* ``chain``  what makes an edit of the record visible; pure
+* ``schema`` the tables
+* ``store``  transactions over one stream of events (one component in one environment)
+* ``rollouts`` the coordinator's decisions, taken and recorded in one transaction each
+"""

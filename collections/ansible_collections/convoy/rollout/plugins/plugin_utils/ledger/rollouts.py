@@ -1,0 +1,307 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The coordinator's decisions, taken and recorded in one transaction each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator import decide
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import (
+    Answer,
+    Decision,
+    Denied,
+    HostRecord,
+    Verdict,
+)
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import HostFacts, Plan
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import (
+    ON_THE_NEW_RELEASE,
+    Event,
+    HostStatus,
+    RolloutState,
+    Status,
+    evolve,
+)
+from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import schema
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger, LedgerError, Transaction
+from sqlalchemy import insert, select, update
+
+
+class BusyError(ConvoyError):
+    """Another run holds the token of this component in this environment."""
+
+
+class StaleTokenError(ConvoyError):
+    """A newer run has taken the token over; this one may change nothing any more."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A controller process. ``started``: its start time as the machine counts it, so that a reused pid is told apart."""
+
+    machine: str
+    pid: int
+    started: int
+    user: str
+
+    def __str__(self) -> str:
+        return f"{self.user}@{self.machine} (process {self.pid})"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A rollout that may go on. ``gate_due``: its open phase has to pass its gate before anything else."""
+
+    rollout: str
+    token: int
+    resumed: bool
+    state: RolloutState
+    gate_due: bool
+
+
+@dataclass(frozen=True)
+class HostRow:
+    """A host in a rollout; ``why`` says what was reported last."""
+
+    name: str
+    position: int
+    phase: int
+    zone: str
+    from_release: str | None
+    to_release: str
+    status: HostStatus
+    why: str
+    updated_at: float
+
+
+@dataclass(frozen=True)
+class RolloutView:
+    """A rollout as it stands. ``facts``: what its opening recorded (version, kind, actor, …)."""
+
+    id: str
+    opened_at: float
+    status: Status
+    facts: Mapping[str, Any]
+    plan: Plan
+    state: RolloutState
+    hosts: tuple[HostRow, ...]
+    head: tuple[int, str]
+
+    @property
+    def to_return(self) -> list[str]:
+        """The hosts that have to go back: those that are out of service first, then the newest first."""
+        rows = [row for row in self.hosts if row.status in ON_THE_NEW_RELEASE]
+        return [row.name for row in sorted(rows, key=lambda row: (row.name not in self.state.out, -row.updated_at))]
+
+
+class Rollouts:
+    """The rollouts of one component in one environment (``stream``)."""
+
+    def __init__(self, ledger: Ledger, stream: str) -> None:
+        self._ledger = ledger
+        self.stream = stream
+
+    def open(
+        self, plan: Plan, seen: Mapping[str, HostFacts], facts: dict[str, Any], run: Run, dead: Callable[[Run], bool | None],
+        new_id: str, patience: float,
+    ) -> Opened:  # fmt: skip
+        """Take the token and open a rollout, or go on with the one that a dead run left open.
+
+        ``dead`` says of a run whether its process is gone (None: it cannot be seen from here); a run that cannot be
+        seen counts as dead after ``patience`` seconds of silence. Raises BusyError naming the holder.
+        """
+        self._ledger.verify(self.stream)
+        with self._ledger.transaction(self.stream) as tx:
+            open_rollout = tx.row["rollout"]
+            if open_rollout:
+                self._refuse_if_held(tx, run, dead, patience)
+            token = max(tx.row["token"] + 1, int(tx.now))
+            taken = {"token": token, "holder": json.dumps(asdict(run))}
+            if open_rollout:
+                left = _load(tx, open_rollout)
+                if left.digest == plan.digest():
+                    state = self._resume(tx, left, seen, run)
+                    tx.finish(**taken)
+                    return Opened(left.id, token, True, state, state.gate is not None)
+                reason = f"superseded by {new_id}, which has another plan"
+                left.record(tx, Decision(Denied(reason), (decide.ended(Status.FAILED, reason, tx.now),)))
+            decision = decide.opening(plan, tx.now, str(run), facts)
+            state = _insert(tx, self.stream, new_id, plan, facts, decision)
+            tx.finish(**taken, rollout=new_id)
+            return Opened(new_id, token, False, state, state.gate is not None)
+
+    def admit(self, rollout: str, token: int, host: str) -> Answer:
+        """May ``host`` go out of service now?"""
+        return self._decide(rollout, token, lambda it, now: decide.admit(it.plan, it.state, it.host(host), now))
+
+    def report(self, rollout: str, token: int, host: str, outcome: HostStatus, why: str = "") -> Answer:
+        """What became of ``host``."""
+        return self._decide(
+            rollout, token, lambda it, now: decide.report(it.plan, it.state, it.host(host), outcome, now, why)
+        )
+
+    def judge(self, rollout: str, token: int, verdict: Verdict, why: str = "") -> Answer:
+        """What the gate of the closed phase said."""
+        return self._decide(rollout, token, lambda it, now: decide.judge(it.plan, it.state, verdict, now, why))
+
+    def turn_back(self, rollout: str, token: int, reason: str) -> Answer:
+        """Somebody wants the rollout turned round."""
+        return self._decide(rollout, token, lambda it, now: decide.turn_back(it.state, reason, now))
+
+    def close(self, rollout: str, token: int) -> Answer:
+        """End the rollout with its verdict, and give the token back."""
+        return self._decide(rollout, token, lambda it, now: decide.close(it.state, now))
+
+    def head(self) -> int:
+        """The number of the newest event."""
+        return self._ledger.head(self.stream)
+
+    def view(self, rollout: str | None = None) -> RolloutView | None:
+        """A rollout as it stands (the newest one by default); None where there is none."""
+        query = select(schema.rollouts).where(schema.rollouts.c.stream == self.stream)
+        query = query.where(schema.rollouts.c.id == rollout) if rollout else query
+        with self._ledger.reading() as connection:
+            row = connection.execute(query.order_by(schema.rollouts.c.opened_at.desc()).limit(1)).mappings().first()
+            if row is None:
+                return None
+            of_rollout = schema.hosts.c.rollout == row["id"]
+            rows = connection.execute(select(schema.hosts).where(of_rollout).order_by(schema.hosts.c.position))
+            stream = connection.execute(select(schema.streams).where(schema.streams.c.name == self.stream)).mappings().one()
+            hosts = tuple(_host_row(host) for host in rows.mappings())
+        return RolloutView(
+            id=row["id"],
+            opened_at=row["opened_at"],
+            status=Status(row["status"]),
+            facts=json.loads(row["facts"]),
+            plan=Plan.from_rules(json.loads(row["rules"])),
+            state=RolloutState.from_json(json.loads(row["state"])),
+            hosts=hosts,
+            head=(stream["head"], stream["head_hash"]),
+        )
+
+    def _decide(self, rollout: str, token: int, decider: Callable[[_Loaded, float], Decision]) -> Answer:
+        with self._ledger.transaction(self.stream) as tx:
+            if token != tx.row["token"]:
+                raise StaleTokenError(
+                    f"rollout {rollout}: the token {token} is stale: "
+                    f"{_holder(tx) or 'a newer run'} took over with {tx.row['token']}. This run changes nothing any more"
+                )
+            loaded = _load(tx, rollout)
+            decision = decider(loaded, tx.now)
+            state = loaded.record(tx, decision)
+            tx.finish(**({"rollout": None, "holder": None} if state.status.ended else {}))
+            return decision.answer
+
+    def _refuse_if_held(self, tx: Transaction, run: Run, dead: Callable[[Run], bool | None], patience: float) -> None:
+        holder = _holder(tx)
+        if holder is None or holder == run:
+            return
+        gone = dead(holder)
+        silence = tx.now - tx.row["seen_at"]
+        if gone or (gone is None and silence > patience):
+            return
+        when = "it is running" if gone is False else f"last heard of {silence:.0f} s ago, waited for {patience:.0f} s"
+        raise BusyError(
+            f"{self.stream}: rollout {tx.row['rollout']} is held by {holder} ({when}). "
+            "Wait until it ends, or end it; a dead run is taken over by running the same command again"
+        )
+
+    def _resume(self, tx: Transaction, left: _Loaded, seen: Mapping[str, HostFacts], run: Run) -> RolloutState:
+        back = left.state.status is Status.TURNING_BACK
+        rows = tx.connection.execute(select(schema.hosts).where(schema.hosts.c.rollout == left.id)).mappings()
+        read = [
+            (_record(row), row["name"] in seen and seen[row["name"]].settled_on(row["from_release" if back else "to_release"]))
+            for row in rows
+        ]
+        return left.record(tx, decide.resume(left.plan, left.state, read, tx.now, str(run)))
+
+
+@dataclass
+class _Loaded:
+    """A rollout inside a transaction."""
+
+    id: str
+    plan: Plan
+    state: RolloutState
+    digest: str
+    tx: Transaction
+
+    def host(self, name: str) -> HostRecord:
+        here = (schema.hosts.c.rollout == self.id) & (schema.hosts.c.name == name)
+        row = self.tx.connection.execute(select(schema.hosts).where(here)).mappings().first()
+        if row is None:
+            raise LedgerError(f"host {name} is not in the plan of rollout {self.id}: deploy again to plan anew")
+        return _record(row)
+
+    def record(self, tx: Transaction, decision: Decision) -> RolloutState:
+        """Append the decision's events and bring the projections up to date."""
+        state = self.state
+        for event in decision.events:
+            state = evolve(state, event)
+        if not decision.events:
+            return state
+        tx.append(self.id, decision.events)
+        _project_moves(tx, self.id, decision.events)
+        changes = {"state": json.dumps(state.to_json()), "status": state.status}
+        tx.connection.execute(update(schema.rollouts).where(schema.rollouts.c.id == self.id).values(changes))
+        return state
+
+
+def _load(tx: Transaction, rollout: str) -> _Loaded:
+    row = tx.connection.execute(select(schema.rollouts).where(schema.rollouts.c.id == rollout)).mappings().first()
+    if row is None:
+        raise LedgerError(f"rollout {rollout} is not in the ledger: check its id")
+    plan = Plan.from_rules(json.loads(row["rules"]))
+    return _Loaded(row["id"], plan, RolloutState.from_json(json.loads(row["state"])), row["digest"], tx)
+
+
+def _insert(
+    tx: Transaction, stream: str, rollout: str, plan: Plan, facts: dict[str, Any], decision: Decision
+) -> RolloutState:
+    state = RolloutState()
+    for event in decision.events:
+        state = evolve(state, event)
+    row = {
+        "id": rollout,
+        "stream": stream,
+        "opened_at": tx.now,
+        "status": state.status,
+        "facts": json.dumps(facts),
+        "rules": json.dumps(plan.rules()),
+        "digest": plan.digest(),
+        "state": json.dumps(state.to_json()),
+    }
+    tx.connection.execute(insert(schema.rollouts).values(row))
+    rows = [{**asdict(host), "rollout": rollout, "why": "", "updated_at": tx.now} for host in plan.hosts]
+    tx.connection.execute(insert(schema.hosts), rows)
+    tx.append(rollout, decision.events)
+    return state
+
+
+def _project_moves(tx: Transaction, rollout: str, events: Iterable[Event]) -> None:
+    for event in events:
+        if event.kind != "moved":
+            continue
+        here = (schema.hosts.c.rollout == rollout) & (schema.hosts.c.name == event.host)
+        changes = {"status": event.data["now"], "why": event.data.get("why", ""), "updated_at": event.at}
+        tx.connection.execute(update(schema.hosts).where(here).values(changes))
+
+
+def _record(row: Mapping[str, Any]) -> HostRecord:
+    return HostRecord(row["name"], row["phase"], row["zone"], HostStatus(row["status"]))
+
+
+def _host_row(row: Mapping[str, Any]) -> HostRow:
+    kept = {key: value for key, value in row.items() if key != "rollout"}
+    return HostRow(**{**kept, "status": HostStatus(row["status"])})
+
+
+def _holder(tx: Transaction) -> Run | None:
+    return Run(**json.loads(tx.row["holder"])) if tx.row["holder"] else None

@@ -1,0 +1,178 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Transactions over one stream of the ledger: serialised by the database, appended with the chain's hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import Event
+from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import schema
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.chain import GENESIS, Entry, broken_link, link
+from sqlalchemy import Connection, Engine, RowMapping, create_engine, event, func, insert, inspect, select, text, update
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+BUSY_TIMEOUT = 30  # seconds for which a transaction waits for the others to finish
+
+
+class LedgerError(ConvoyError):
+    """The ledger cannot be used, or is not what it claims to be."""
+
+
+class Transaction:
+    """One transaction over a stream: nobody else writes to the stream until it ends. ``now``: epoch seconds."""
+
+    def __init__(self, connection: Connection, stream: str, now: float, actor: str) -> None:
+        self.connection = connection
+        self.stream = stream
+        self.actor = actor
+        row = connection.execute(select(schema.streams).where(schema.streams.c.name == stream)).mappings().first()
+        if row is None:
+            first = {"name": stream, "head": 0, "head_hash": GENESIS, "token": 0, "seen_at": now}
+            connection.execute(insert(schema.streams).values(first))
+            row = connection.execute(select(schema.streams).where(schema.streams.c.name == stream)).mappings().one()
+        self.row: RowMapping = row
+        self.now = max(now, row["seen_at"])  # time never runs backwards in the ledger, whatever a clock does
+        self._head, self._hash = row["head"], row["head_hash"]
+
+    def append(self, rollout: str, happened: Iterable[Event]) -> None:
+        """Append events to the chain."""
+        rows = []
+        for one in happened:
+            data = json.dumps(one.data, sort_keys=True, separators=(",", ":"))
+            entry = Entry(self.stream, self._head + 1, rollout, one.kind, one.host, one.at, self.actor, data)
+            self._head, self._hash = entry.seq, link(self._hash, entry)
+            rows.append({**vars(entry), "hash": self._hash})
+        if rows:
+            self.connection.execute(insert(schema.events), rows)
+
+    def finish(self, **columns: Any) -> None:
+        """Write the stream's row: the head of the chain, that the holder was heard of, and ``columns``."""
+        changes = {"head": self._head, "head_hash": self._hash, "seen_at": self.now, **columns}
+        self.connection.execute(update(schema.streams).where(schema.streams.c.name == self.stream).values(changes))
+
+
+class Ledger:
+    """A ledger by its URL, e.g. ``sqlite:////var/lib/convoy/ledger.db`` or ``postgresql+psycopg://user@host/db``."""
+
+    def __init__(self, url: str, actor: str, clock: Callable[[], float] = time.time) -> None:
+        self._actor = actor
+        self._clock = clock
+        self._engine = _engine(url)
+        self.sqlite = self._engine.dialect.name == "sqlite"
+
+    def prepare(self) -> None:
+        """Create the tables where they are missing. Raises LedgerError if they are of another version."""
+        with _told(self._engine):
+            if not inspect(self._engine).has_table(schema.ledger_version.name):
+                schema.metadata.create_all(self._engine)
+            with self._engine.begin() as connection:
+                version = connection.scalar(select(schema.ledger_version.c.version))
+                if version is None:
+                    connection.execute(insert(schema.ledger_version).values(version=schema.VERSION))
+                elif version != schema.VERSION:
+                    raise LedgerError(
+                        f"the ledger {self._engine.url!r} has schema version {version}, this collection writes version "
+                        f"{schema.VERSION}: use the collection that wrote it"
+                    )
+
+    @contextmanager
+    def transaction(self, stream: str) -> Iterator[Transaction]:
+        """The only way to write: the stream is locked from the start to the end of the block."""
+        with _told(self._engine), self._engine.begin() as connection:
+            yield Transaction(connection, stream, self._lock(connection, stream), self._actor)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A consistent view that locks nobody out."""
+        with _told(self._engine), self._engine.connect().execution_options(convoy_reads=True) as connection:
+            yield connection
+
+    def head(self, stream: str) -> int:
+        """The number of the newest event: when it has not changed, nothing has."""
+        with self.reading() as connection:
+            return connection.scalar(select(schema.streams.c.head).where(schema.streams.c.name == stream)) or 0
+
+    def entries(self, stream: str, rollout: str | None = None) -> list[Entry]:
+        """The events of a stream, or of one of its rollouts, oldest first."""
+        query = select(schema.events).where(schema.events.c.stream == stream).order_by(schema.events.c.seq)
+        if rollout is not None:
+            query = query.where(schema.events.c.rollout == rollout)
+        with self.reading() as connection:
+            return [Entry(**row) for row in connection.execute(query).mappings()]
+
+    def verify(self, stream: str) -> None:
+        """Raise LedgerError naming the first entry that was edited, removed or cut off."""
+        entries = self.entries(stream)
+        wrong = broken_link(entries)
+        if wrong is None:
+            with self.reading() as connection:
+                row = connection.execute(select(schema.streams).where(schema.streams.c.name == stream)).mappings().first()
+            head, recorded = (row["head"], row["head_hash"]) if row else (0, GENESIS)
+            if head != len(entries) or (entries and entries[-1].hash != recorded):
+                wrong = f"the head names entry {head}, but the last one is {len(entries)}: entries were cut off"
+        if wrong:
+            raise LedgerError(f"the ledger of {stream} is not intact: {wrong}. Nothing is deployed until it is restored")
+
+    def _lock(self, connection: Connection, stream: str) -> float:
+        """Lock the stream for this transaction; the time, in epoch seconds, by the clock that all runs share."""
+        if self.sqlite:  # BEGIN IMMEDIATE has locked the database already
+            return self._clock()
+        key = int.from_bytes(hashlib.sha256(stream.encode()).digest()[:8], "big", signed=True)
+        connection.execute(select(func.pg_advisory_xact_lock(key)))
+        return float(connection.scalar(text("SELECT extract(epoch FROM clock_timestamp())")) or 0.0)
+
+
+def _engine(url: str) -> Engine:
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+            raise LedgerError(f"environment_ledger_url: {url!r} is neither a sqlite:// nor a postgresql+psycopg:// URL")
+        engine = create_engine(parsed, poolclass=NullPool)
+    except ArgumentError as error:
+        raise LedgerError(f"environment_ledger_url: {url!r} is no database URL: {error}") from error
+    except ModuleNotFoundError as error:
+        raise LedgerError(f"the ledger's database needs a package that is not installed: {error.name}") from error
+    if parsed.get_backend_name() == "sqlite":
+        _prepare_sqlite(engine, parsed.database)
+    return engine
+
+
+def _prepare_sqlite(engine: Engine, path: str | None) -> None:
+    if not path or path == ":memory:":
+        raise LedgerError("environment_ledger_url: a ledger in memory is lost with the process: give a file")
+    Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # transactions are begun below, not by the driver
+        connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT * 1000}")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        reads = connection.get_execution_options().get("convoy_reads", False)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+@contextmanager
+def _told(engine: Engine) -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise LedgerError(f"the ledger {engine.url!r} cannot be used: {cause}") from error
