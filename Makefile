@@ -1,0 +1,73 @@
+# Every step sets up what it needs. `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+HOSTS ?= 6
+LAB ?= staging
+
+COLLECTION := collections/ansible_collections/convoy/rollout
+BIN := $(CURDIR)/.venv/bin
+PYTHON_VERSION = $(shell $(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+export PATH := $(BIN):$(PATH)
+
+.PHONY: help env lab lab-down deploy test lint types unit sanity galaxy matrix integration molecule format lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+env: ## .venv from the pinned requirements
+	@requirements/install
+
+lab: ## bring the lab up: HOSTS=6 application hosts and HAProxy, LAB=staging
+	@$(SUDO) lab/lab up $(LAB) --hosts $(HOSTS)
+
+lab-down: ## remove the lab: LAB=staging
+	@$(SUDO) lab/lab down $(LAB)
+
+deploy: env lab ## publish the example, deploy 1.0.0, roll 1.1.0 out over the lab
+	@examples/tour
+
+test: lint types unit sanity galaxy matrix integration molecule ## everything that .ci/run checks
+
+lint: env ## ruff, vermin (Python 3.8 on targets), ansible-lint, changelog fragments
+	ruff check .
+	ruff format --check --quiet . || { echo 'run: make format'; exit 1; }
+	vermin --quiet --no-tips --target=3.8- --violations $(COLLECTION)/plugins/modules $(COLLECTION)/plugins/module_utils
+	ansible-lint
+	cd $(COLLECTION) && antsibull-changelog lint
+
+types: env ## mypy --strict
+	mypy
+
+unit: env ## unit tests; those of the collection, the example and the project itself
+	python -m pytest
+
+sanity: env ## ansible-test sanity and units, no ignores
+	tests/ansible-test sanity --local
+	tests/ansible-test units --local --python $(PYTHON_VERSION)
+
+galaxy: env ## build the collection, check it as Galaxy does, lint its documentation
+	tests/galaxy
+
+matrix: env ## unit tests under ansible-core 2.20 and 2.21, and of target code under Python 3.8 to 3.10
+	tests/matrix
+
+integration: env ## the roads of a deployment over a lab of its own, named test
+	tests/in-lab test $(HOSTS) python -m pytest tests/integration
+
+molecule: env ## molecule's scenarios over a lab of their own, named molecule
+	tests/in-lab molecule 3 molecule test --all
+
+format: env ## format the Python code
+	ruff check --fix-only --quiet .
+	ruff format --quiet .
+
+lock: env ## pin the requirements anew
+	requirements/lock
+
+clean: ## remove caches and what the tests left; not .venv, not the lab, not .convoy
+	rm -rf .cache $(COLLECTION)/tests/output
+	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
