@@ -62,7 +62,7 @@ molecule: env ## molecule's scenarios over a lab of their own, named molecule
 	tests/in-lab molecule 3 molecule test --all
 
 format: env ## format the Python code
-	ruff check --fix-only --quiet .
+	ruff check --fix-only --quiet --select I .
 	ruff format --quiet .
 
 lock: env ## pin the requirements anew
