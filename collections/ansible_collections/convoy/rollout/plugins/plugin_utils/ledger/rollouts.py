@@ -52,7 +52,7 @@ class Run:
     user: str
 
     def __str__(self) -> str:
-        return f"{self.user}@{self.machine} (process {self.pid})"
+        return f"{self.user}@{self.machine.partition('/')[0]} (process {self.pid})"
 
 
 @dataclass(frozen=True)
