@@ -16,8 +16,8 @@ import threading
 import time
 from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
-from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
-from ansible_collections.convoy.rollout.plugins.module_utils.errors import GateError
+from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock as Clock
+from ansible_collections.convoy.rollout.plugins.module_utils.errors import GateError as GateError
 from ansible_collections.convoy.rollout.plugins.module_utils.observers import silence
 from ansible_collections.convoy.rollout.plugins.module_utils.probes import (
     KINDS,
@@ -85,6 +85,16 @@ _OPTIONS: Mapping[str, Field] = {
     ),
     "deadline": Field("a number of seconds above 0", _is_positive, default=30.0),
 }
+
+
+def expecting(probes: Sequence[Any] | None, version: str | None) -> list[Any]:
+    """`probes`, where a probe of kind version that names no version expects `version`: that of the release at hand."""
+    return [
+        dict(probe, expect=version)
+        if version and isinstance(probe, dict) and probe.get("kind") == "version" and probe.get("expect") is None
+        else probe
+        for probe in probes or []
+    ]
 
 
 def validate(probes: Sequence[Any] | None, options: Mapping[str, Any] | None) -> Gate:
