@@ -16,8 +16,8 @@ import threading
 import time
 from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
-from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock as Clock
-from ansible_collections.convoy.rollout.plugins.module_utils.errors import GateError as GateError
+from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
+from ansible_collections.convoy.rollout.plugins.module_utils.errors import GateError
 from ansible_collections.convoy.rollout.plugins.module_utils.observers import silence
 from ansible_collections.convoy.rollout.plugins.module_utils.probes import (
     KINDS,
@@ -31,6 +31,28 @@ from ansible_collections.convoy.rollout.plugins.module_utils.probes import (
     is_number,
     parse,
 )
+
+# What a caller needs, wherever it is defined.
+__all__ = [
+    "KEPT_FIRST",
+    "KEPT_LAST",
+    "KINDS",
+    "Clock",
+    "Gate",
+    "GateError",
+    "GateResult",
+    "Look",
+    "Outcome",
+    "Probe",
+    "Progress",
+    "advance",
+    "arguments",
+    "decide",
+    "look_at",
+    "once",
+    "run",
+    "validate",
+]
 
 KEPT_FIRST = 5
 KEPT_LAST = 45
