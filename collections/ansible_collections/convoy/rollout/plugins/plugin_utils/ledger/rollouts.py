@@ -159,6 +159,15 @@ class Rollouts:
         """End the rollout with its verdict, and give the token back."""
         return self._decide(rollout, token, lambda it, now: decide.close(it.state, now))
 
+    def gate(self, rollout: str) -> dict[str, Any] | None:
+        """The open gate as JSON types: phase (its name), bake and bake_until (seconds), hosts; None if none is open."""
+        view = self.view(rollout)
+        if view is None or view.state.gate is None:
+            return None
+        phase = view.plan.phases[view.state.phase]
+        hosts = [row.name for row in view.hosts if row.phase == view.state.phase and row.status is HostStatus.SUCCEEDED]
+        return {"phase": phase.name, "bake": phase.bake, "bake_until": view.state.gate.bake_until, "hosts": hosts}
+
     def head(self) -> int:
         """The number of the newest event."""
         return self._ledger.head(self.stream)

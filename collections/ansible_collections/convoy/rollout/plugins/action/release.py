@@ -1,0 +1,51 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Bring a release to a host and run the module ``release``: one remote call, two where the artifact has to travel."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible_collections.convoy.rollout.plugins.plugin_utils.release_action import ReleaseAction
+from ansible_collections.convoy.rollout.plugins.plugin_utils.rendering import release_id
+
+
+class ActionModule(ReleaseAction):
+    """``convoy.rollout.release``"""
+
+    TRANSFERS_FILES = True
+
+    def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Run the module; send the artifact only if the host says that it lacks it."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        arguments = dict(self._task.args)
+        artifact = arguments.pop("artifact", None)
+        if arguments.get("state") == "staged" and not arguments.get("verify_only"):
+            self._complete(arguments, task_vars or {})
+        result.update(self._execute_module(module_args=arguments, task_vars=task_vars))
+        if result.get("artifact_needed") and artifact and not self._task.check_mode:
+            arguments["artifact"] = self._send(artifact)
+            result.update(self._execute_module(module_args=arguments, task_vars=task_vars))
+        return result
+
+    def _complete(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> None:
+        """Put in the manifest and the rendered files, and see that they are those of the planned release."""
+        rendered = self.rendered(arguments, task_vars)
+        manifest = json.loads(Path(arguments["manifest"]).read_text())
+        found = release_id(arguments["version"], manifest["artifact"]["sha256"], rendered.digest)
+        if found != arguments["release"]:
+            raise AnsibleActionFail(
+                f"the release is {found} now, the plan says {arguments['release']}: configuration or units changed "
+                "since the plan was made. Run the deployment again to plan anew"
+            )
+        arguments.update(manifest=manifest, config=list(rendered.config), units=list(rendered.units))
+
+    def _send(self, artifact: str) -> str:
+        remote: str = self._connection._shell.join_path(self._make_tmp_path(), "artifact")
+        self._transfer_file(artifact, remote)
+        return remote

@@ -1,0 +1,34 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Read a host: run the module ``release_info``, and say what configuration the host ought to have."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ansible_collections.convoy.rollout.plugins.plugin_utils.release_action import ReleaseAction
+
+
+class ActionModule(ReleaseAction):
+    """``convoy.rollout.release_info``"""
+
+    def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Run the module; add the digest of the rendered files, and how far the host's clock is off."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        arguments = dict(self._task.args)
+        units = [{"name": unit["name"]} for unit in arguments.get("units") or []]
+        rendered = self.rendered(arguments, task_vars or {})
+        began = time.time()
+        result.update(self._execute_module(module_args={**arguments, "units": units}, task_vars=task_vars))
+        result["rendered"] = rendered.digest
+        if "clock" in result:
+            result["clock_skew"] = _skew(result["clock"], began, time.time())
+        return result
+
+
+def _skew(clock: float, began: float, ended: float) -> float:
+    """Seconds by which ``clock``, read at some time between ``began`` and ``ended``, must at least be off."""
+    return min(clock - began, 0.0) + max(clock - ended, 0.0)

@@ -1,0 +1,47 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Tell the coordinator what became of this host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import (
+    LEDGER_SPEC,
+    ControllerAction,
+    Result,
+)
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Recorded
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import HostStatus
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger
+from ansible_collections.convoy.rollout.plugins.plugin_utils.run import this_run
+
+OUTCOMES = ("succeeded", "reverted", "failed", "lost", "unreachable", "unstaged", "returned", "stuck")
+
+
+class ActionModule(ControllerAction):
+    """``convoy.rollout.report``"""
+
+    SPEC = {
+        **LEDGER_SPEC,
+        "host": {"type": "str", "required": True},
+        "outcome": {"type": "str", "required": True, "choices": OUTCOMES},
+        "why": {"type": "str", "default": ""},
+    }
+
+    def perform(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Result:
+        """Record the outcome; say whether this host has to run its phase's gate."""
+        rollouts = Rollouts(Ledger(arguments["ledger_url"], str(this_run())), arguments["stream"])
+        rollout, host, outcome = arguments["rollout"], arguments["host"], HostStatus(arguments["outcome"])
+        answer = rollouts.report(rollout, arguments["token"], host, outcome, arguments["why"])
+        gate = None
+        if isinstance(answer, Recorded) and answer.gate_due:
+            gate = rollouts.gate(rollout)
+        why = f": {arguments['why']}" if arguments["why"] else ""
+        lines = [f"{host} {outcome}{why}"]
+        if gate:
+            lines.append(f"phase {gate['phase']} has closed and bakes for {gate['bake']:g} s")
+        return {"changed": False, "gate": gate, "convoy": {"lines": lines}}

@@ -1,0 +1,36 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Filters of the roles; what they do is in plugin_utils, where it is tested without Ansible."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.convoy.rollout.plugins.plugin_utils import road
+from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
+
+
+def _filter(function: Callable[..., Any]) -> Callable[..., Any]:
+    def told(*arguments: Any, **options: Any) -> Any:
+        try:
+            return function(*arguments, **options)
+        except ConvoyError as error:
+            raise AnsibleFilterError(str(error)) from error
+
+    return told
+
+
+class FilterModule:
+    """``convoy.rollout.*``"""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """The filters by name."""
+        functions = (
+            road.steps, road.outcome, road.serves_old, road.way_back, road.watch_rounds, road.watch_verdict,
+            road.membership,
+        )  # fmt: skip
+        return {function.__name__: _filter(function) for function in functions}

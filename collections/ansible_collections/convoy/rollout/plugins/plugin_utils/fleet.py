@@ -1,0 +1,173 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What was read from the fleet, made into what the coordinator plans with. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import Health, HostFacts
+from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
+
+SKEW_WARN = 30.0  # seconds that a host's clock may differ before it is said
+SKEW_REFUSE = 300.0  # seconds from which nothing is deployed to it
+
+
+class FleetError(ConvoyError):
+    """The hosts cannot take what is asked; the message names each one and its reason."""
+
+    reason = "fleet"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What ``release_info`` said of one host; ``read`` is its result, or says why there is none.
+
+    ``in_service`` is what the load balancer says (None: no load balancer, or it does not know the host);
+    ``skew`` is how many seconds the host's clock is ahead of the controller's.
+    """
+
+    name: str
+    read: Mapping[str, Any]
+    zone: str = ""
+    in_service: bool | None = None
+
+    @property
+    def reachable(self) -> bool:
+        return not (self.read.get("unreachable") or self.read.get("failed") or not self.read)
+
+    @property
+    def trouble(self) -> str:
+        """Why it could not be read."""
+        return str(self.read.get("msg") or "it was not read").strip().splitlines()[0]
+
+    @property
+    def active(self) -> str | None:
+        return self.read.get("active")
+
+    @property
+    def skew(self) -> float:
+        return float(self.read.get("clock_skew", 0.0))
+
+    @property
+    def health(self) -> Health:
+        verdict = (self.read.get("health") or {}).get("verdict")
+        if verdict == "pass":
+            return Health.HEALTHY
+        return Health.UNHEALTHY if verdict == "fail" else Health.UNKNOWN
+
+    def facts(self, target: str) -> HostFacts:
+        """As the coordinator sees it, on its way to ``target``."""
+        return HostFacts(
+            name=self.name,
+            target=target,
+            active=self.active,
+            zone=self.zone,
+            health=self.health,
+            confirmed=not self.read.get("unconfirmed"),
+            in_service=self.in_service is not False,
+            reachable=self.reachable,
+        )
+
+
+def readings_of(
+    hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]], membership: Mapping[str, bool]
+) -> list[Reading]:
+    """The readings that the play before left in the hosts' variables, with what the load balancers said."""
+    readings = []
+    for name in hosts:
+        variables = hostvars[name]
+        read = variables.get("convoy_read") or {}
+        readings.append(Reading(name, read, str(variables.get("zone", "")), membership.get(name)))
+    return readings
+
+
+def targets_of(readings: Sequence[Reading], target: Callable[[Reading], str]) -> dict[str, HostFacts]:
+    """Every host with the release that it is to run; one that could not be read gets what most others get."""
+    wanted = {reading.name: target(reading) for reading in readings if reading.reachable}
+    if not wanted:
+        raise FleetError("no host could be reached: " + _list(f"{r.name}: {r.trouble}" for r in readings))
+    usual = Counter(wanted.values()).most_common(1)[0][0]
+    return {reading.name: reading.facts(wanted.get(reading.name, usual)) for reading in readings}
+
+
+def last_good(readings: Sequence[Reading]) -> Callable[[Reading], str]:
+    """Where each host goes when nobody names a version: the last good release of what most of the fleet runs.
+
+    A host that is there already stays. Raises FleetError naming the hosts that have nothing to go back to.
+    """
+    reached = [reading for reading in readings if reading.reachable]
+    leaving = Counter(reading.active for reading in reached).most_common(1)[0][0] if reached else None
+    goals = Counter(r.read["last_good"] for r in reached if r.active == leaving and r.read.get("last_good"))
+    if not goals:
+        raise FleetError(
+            f"there is no good release to roll back to: the hosts run {leaving or 'nothing'}, and none before it is "
+            "known to be good. Name a version with -e component_version=..."
+        )
+    goal: str = goals.most_common(1)[0][0]
+    version = _version(reached, goal)
+    return lambda reading: goal if reading.active == goal else _good_release(reading, version)
+
+
+def known_version(version: str) -> Callable[[Reading], str]:
+    """The newest good release of ``version`` that a host still has. Raises FleetError for a host without one."""
+    return lambda reading: _good_release(reading, version)
+
+
+def _good_release(reading: Reading, version: str) -> str:
+    releases = {release["id"]: release for release in reading.read.get("releases", ())}
+    candidates = [reading.active, *reading.read.get("good", ())]
+    for release in candidates:
+        if release in releases and releases[release].get("version") == version:
+            return str(release)
+    raise FleetError(
+        f"{reading.name} has no good release of version {version}: it has "
+        f"{_list(sorted({str(r.get('version')) for r in releases.values()}))}. Deploy {version} instead"
+    )
+
+
+def version_of(readings: Sequence[Reading], seen: Mapping[str, HostFacts]) -> str:
+    """The version of the release that most hosts are to run, as the hosts know it."""
+    return _version(readings, Counter(facts.target for facts in seen.values()).most_common(1)[0][0])
+
+
+def _version(readings: Iterable[Reading], release: str) -> str:
+    known = (known for reading in readings for known in reading.read.get("releases", ()))
+    return next((str(one["version"]) for one in known if one["id"] == release), release)
+
+
+def objections(readings: Sequence[Reading], need_bytes: int) -> list[str]:
+    """Why hosts cannot take the release, one sentence each; checked before any of them is touched."""
+    found = []
+    for reading in readings:
+        if not reading.reachable:
+            continue
+        found += [f"{reading.name}: {problem}" for problem in reading.read.get("problems", ())]
+        free = reading.read.get("free_bytes")
+        if free is not None and free < need_bytes:
+            found.append(
+                f"{reading.name}: {free / 1e6:.0f} MB are free, {need_bytes / 1e6:.0f} MB are needed for two copies of "
+                "the release: make room, or lower component_keep"
+            )
+        if abs(reading.skew) > SKEW_REFUSE:
+            found.append(f"{reading.name}: its clock is {reading.skew:+.0f} s off, {SKEW_REFUSE:.0f} s are the limit")
+    return found
+
+
+def skewed(readings: Sequence[Reading]) -> list[str]:
+    """Hosts whose clocks are off by more than is normal."""
+    return [
+        f"{reading.name}: its clock is {reading.skew:+.0f} s off"
+        for reading in readings
+        if reading.reachable and abs(reading.skew) > SKEW_WARN
+    ]
+
+
+def _list(items: Iterable[str]) -> str:
+    listed = list(items)
+    return ("; ".join(listed[:5]) + (f"; and {len(listed) - 5} more" if len(listed) > 5 else "")) or "none"

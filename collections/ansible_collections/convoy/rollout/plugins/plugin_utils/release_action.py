@@ -1,0 +1,35 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""An action around a module of the same name: renders what belongs to the release before the module is sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible.plugins.loader import lookup_loader
+from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
+from ansible_collections.convoy.rollout.plugins.plugin_utils.rendering import Rendered, render
+
+
+class ReleaseAction(ActionBase):
+    """What the actions ``release`` and ``release_info`` have in common."""
+
+    def rendered(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Rendered:
+        """Take ``config`` and ``units`` out of the arguments and render them with the host's variables."""
+        config, units = arguments.pop("config", None) or [], arguments.pop("units", None) or []
+
+        def template(source: str) -> str:
+            lookup = lookup_loader.get("ansible.builtin.template", loader=self._loader, templar=self._templar)
+            try:
+                return str(lookup.run([source], variables=task_vars)[0])
+            except AnsibleError as error:
+                raise AnsibleActionFail(f"cannot render {source}: {error}") from error
+
+        try:
+            return render(config, units, template)
+        except ConvoyError as error:
+            raise AnsibleActionFail(str(error), result={"reason": error.reason}) from error

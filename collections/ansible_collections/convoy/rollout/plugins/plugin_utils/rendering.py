@@ -1,0 +1,58 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Configuration and units of a release: rendered on the controller with the host's variables, part of the release."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError, nearest
+
+CONFIG_KEYS = ("dest", "src", "mode")
+UNIT_KEYS = ("name", "src", "action")
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What a release adds to its artifact: ``config`` and ``units`` as the module ``release`` takes them."""
+
+    config: tuple[Mapping[str, str], ...]
+    units: tuple[Mapping[str, str], ...]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all of it."""
+        return hashlib.sha256(json.dumps([self.config, self.units], sort_keys=True).encode()).hexdigest()
+
+
+def render(config: Sequence[Any], units: Sequence[Any], template: Callable[[str], str]) -> Rendered:
+    """Render every ``src`` of ``component_config`` and ``component_units``; ``template`` renders one file."""
+    return Rendered(
+        tuple(_render(f"component_config[{n}]", item, CONFIG_KEYS, template) for n, item in enumerate(config)),
+        tuple(_render(f"component_units[{n}]", item, UNIT_KEYS, template) for n, item in enumerate(units)),
+    )
+
+
+def _render(field: str, item: Any, keys: tuple[str, ...], template: Callable[[str], str]) -> dict[str, str]:
+    if not isinstance(item, Mapping):
+        raise SpecError(f"{field}: {item!r} is no mapping: write it with {', '.join(keys)}")
+    for key in item:
+        if key not in keys:
+            raise SpecError(f"{field}: unknown key {key!r}: {nearest(str(key), keys)}")
+    for key in keys[:2]:
+        if key not in item:
+            raise SpecError(f"{field}: {key!r} is missing")
+    kept = {key: str(value) for key, value in item.items() if key != "src"}
+    return {**kept, "content": template(str(item["src"]))}
+
+
+def release_id(version: str, artifact_sha256: str, rendered: str) -> str:
+    """The id of a release: its version, and what tells its content apart. The same content has the same id."""
+    content = hashlib.sha256(f"{artifact_sha256}\n{rendered}\n".encode()).hexdigest()
+    return f"{version}-{content[:12]}"

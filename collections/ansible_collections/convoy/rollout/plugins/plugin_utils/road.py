@@ -1,0 +1,138 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A host's road through its steps: which there are, and what became of the host at its end. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError, nearest
+from ansible_collections.convoy.rollout.plugins.plugin_utils.variables import ROLES
+
+HOOKS = (
+    "before_stage", "after_stage", "before_drain", "after_drain", "after_activate", "after_undrain", "after_phase",
+    "after_rollout",
+)  # fmt: skip
+TRAFFIC_STEPS = ("drain", "undrain")
+ADAPTERS = ("haproxy", "tasks", "none")
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+Results = Mapping[str, Mapping[str, Any]]
+
+
+def steps(
+    road: Sequence[str],
+    hooks: Mapping[str, str] = NOTHING,
+    adapter: str = "none",
+    site_tasks: Mapping[str, str] = NOTHING,
+) -> list[str]:
+    """The task files of a road: hooks that the site has, the adapter's traffic steps, and the steps in between.
+
+    Raises SpecError for an unknown hook or adapter, or an adapter of the site's own that lacks a task file.
+    """
+    for hook in hooks:
+        if hook not in HOOKS:
+            raise SpecError(f"rollout_hooks: unknown hook {hook!r}: {nearest(hook, HOOKS)}")
+    if adapter not in ADAPTERS:
+        raise SpecError(f"traffic_adapter: unknown adapter {adapter!r}: {nearest(adapter, ADAPTERS)}")
+    files = []
+    for step in road:
+        if step in HOOKS:
+            files += [hooks[step]] if step in hooks else []
+        elif step not in TRAFFIC_STEPS:
+            files.append(str(ROLES / "component" / "tasks" / f"{step}.yml"))
+        elif adapter == "haproxy":
+            files.append(str(ROLES / "traffic" / "tasks" / "haproxy" / f"{step}.yml"))
+        elif adapter == "tasks":
+            if step not in site_tasks:
+                raise SpecError(f"traffic_tasks: {step!r} is missing: the adapter 'tasks' needs a task file for it")
+            files.append(site_tasks[step])
+    return files
+
+
+def outcome(results: Results, failure: Mapping[str, Any]) -> dict[str, str]:
+    """What became of a host on its way forward: ``outcome`` for the report, and ``why``.
+
+    ``results`` has what the steps drain, activate, revert and undrain returned, as far as they ran; ``failure`` is
+    the result that ended the road, empty where nothing did.
+    """
+    drain, activate = results.get("drain", {}), results.get("activate", {})
+    if drain.get("unreachable"):
+        return {"outcome": "reverted", "why": f"the load balancer cannot be reached, the host was left as it was: {_why(drain)}"}
+    if activate.get("unreachable"):
+        return {"outcome": "lost", "why": f"it cannot be reached any more: {_why(activate)}"}
+    if not failure and not results.get("undrain", {}).get("unreachable"):
+        return {"outcome": "succeeded", "why": ""}
+    why = _why(failure or results["undrain"])
+    return {"outcome": "reverted" if serves_old(results) and _in_service(results) else "failed", "why": why}
+
+
+def serves_old(results: Results) -> bool:
+    """Whether a host whose road was ended runs the release that it came from, healthy."""
+    activate, revert = results.get("activate", {}), results.get("revert", {})
+    return not activate or bool(activate.get("reverted")) or _went_well(revert)
+
+
+def way_back(results: Results, failure: str) -> dict[str, str]:
+    """What became of a host that had to go back; ``failure`` says what ended its road, empty where nothing did."""
+    for step in ("drain", "revert", "undrain"):
+        result = results.get(step, {})
+        if result.get("failed") or result.get("unreachable"):
+            return {"outcome": "stuck", "why": f"{step}: {_why(result)}"}
+    return {"outcome": "stuck" if failure else "returned", "why": failure}
+
+
+def _went_well(result: Mapping[str, Any]) -> bool:
+    return bool(result) and not (result.get("failed") or result.get("unreachable") or result.get("skipped"))
+
+
+def _in_service(results: Results) -> bool:
+    undrain = results.get("undrain", {})
+    return not (undrain.get("failed") or undrain.get("unreachable"))
+
+
+def _why(result: Mapping[str, Any]) -> str:
+    """The first line of the message; of a loop, that of the first item that went wrong."""
+    for item in result.get("results", ()):
+        if item.get("failed") or item.get("unreachable"):
+            return _why(item)
+    return str(result.get("msg") or "no message was given").strip().splitlines()[0]
+
+
+def watch_rounds(hosts: Sequence[str], bake: float, sample: int = 10) -> list[str]:
+    """Whom to ask, in turn, while a phase bakes: all of its hosts, or a spread sample, again and again.
+
+    There are enough turns for one a second; whoever goes through them stops at the end of the bake time.
+    """
+    chosen = list(hosts) if len(hosts) <= sample else [hosts[n * len(hosts) // sample] for n in range(sample)]
+    rounds = max(1, -(-int(bake + 1) // max(1, len(chosen))) + 1)
+    return chosen * rounds
+
+
+def watch_verdict(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The gate's verdict from what the hosts answered in turn; the first bad answer has ended the watch."""
+    if not results:
+        return {"verdict": "inconclusive", "why": "no host of the phase was asked"}
+    last = results[-1]
+    host = last.get("watched", "a host")
+    if last.get("unreachable"):
+        return {"verdict": "fail", "why": f"{host} cannot be reached: {_why(last)}"}
+    verdict = str(last.get("verdict", "error"))
+    if verdict == "pass":
+        return {"verdict": "pass", "why": f"{len(results)} checks passed"}
+    return {"verdict": verdict, "why": f"{host}: {last.get('message') or _why(last)}"}
+
+
+def membership(answers: Sequence[Mapping[str, Any]], servers: Mapping[str, str], hosts: Sequence[str]) -> dict[str, bool]:
+    """Which hosts serve: those that every load balancer has up. ``servers`` maps hosts to differing server names."""
+    found: dict[str, bool] = {}
+    for host in hosts:
+        known = [answer["servers"][name] for answer in answers for name in [servers.get(host, host)] if name in answer["servers"]]
+        if known:
+            found[host] = all(server["status"] == "up" for server in known)
+    return found

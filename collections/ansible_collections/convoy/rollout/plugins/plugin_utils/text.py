@@ -1,0 +1,123 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is said to people: plans, outcomes, states of a fleet, as lines of text. Pure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import Plan, PlannedHost
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import FAILURES, HostStatus, Status
+from ansible_collections.convoy.rollout.plugins.plugin_utils.fleet import Reading
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import HostRow, RolloutView
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns as wide as their widest cell; the first row is the heading."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def plan_lines(plan: Plan, notes: Mapping[str, str]) -> list[str]:
+    """The plan, host by host; ``notes`` says of a host what would be fetched and pruned."""
+    lines = []
+    for index, phase in enumerate(plan.phases):
+        hosts = [host for host in plan.hosts if host.phase == index]
+        per_zone = f", {phase.zone_window} of a zone" if phase.zone_window is not None else ""
+        approval = ", after an approval" if phase.approval else ""
+        lines.append(
+            f"phase {phase.name}: {phase.hosts} hosts, at most {phase.window} at once{per_zone}, "
+            f"then {phase.bake:g} s of baking{approval}"
+        )
+        lines += [f"  {row}" for row in table([_plan_row(host, notes.get(host.name, "")) for host in hosts])]
+    lines.append(f"failure budget: {plan.failure_budget} of {len(plan.hosts)} hosts")
+    return lines
+
+
+def _plan_row(host: PlannedHost, note: str) -> tuple[str, ...]:
+    move = f"{host.from_release or 'nothing'} -> {host.to_release}"
+    if host.status is HostStatus.CURRENT:
+        move = f"{host.to_release}, nothing to do"
+    elif host.status is HostStatus.UNREACHABLE:
+        move = "unreachable"
+    return (host.name, f"zone {host.zone}" if host.zone else "", move, note)
+
+
+def runs_lines(releases: Mapping[str, str | None]) -> list[str]:
+    """Who runs what, in one line a release; ``releases`` maps hosts to releases."""
+    by_release: dict[str, list[str]] = {}
+    for host, release in releases.items():
+        by_release.setdefault(release or "nothing", []).append(host)
+    return [f"{release}: {names(hosts)}" for release, hosts in by_release.items()]
+
+
+def names(hosts: Sequence[str]) -> str:
+    """A list of hosts that stays readable for thousands of them."""
+    return ", ".join(hosts) if len(hosts) <= 12 else f"{', '.join(hosts[:10])} and {len(hosts) - 10} more"
+
+
+def final_release(row: HostRow) -> str | None:
+    """What a host runs at the end of a rollout, as far as the ledger knows; '?' where it does not."""
+    if row.status in (HostStatus.SUCCEEDED, HostStatus.CURRENT):
+        return row.to_release
+    if row.status in (HostStatus.FAILED, HostStatus.LOST, HostStatus.STUCK, HostStatus.ADMITTED, HostStatus.RETURNING):
+        return "unknown"
+    return row.from_release
+
+
+def outcome_lines(view: RolloutView, retry: str) -> list[str]:
+    """The last lines of a rollout: the verdict, each host that did not go well and why, who runs what, what next."""
+    what = f"{view.facts['kind']} of {view.facts['component']} {view.facts['version']} in {view.facts['environment']}"
+    lines = [f"{what}: {view.status} (rollout {view.id})"]
+    if view.status is not Status.SUCCEEDED and view.state.reason:
+        lines.append(f"why: {view.state.reason}")
+    lines += [f"  {row.name} {row.status}: {row.why or 'no reason was reported'}" for row in _troubled(view.hosts)]
+    lines += runs_lines({row.name: final_release(row) for row in view.hosts})
+    return [*lines, f"next: {retry}"] if retry else lines
+
+
+def _troubled(rows: Iterable[HostRow]) -> list[HostRow]:
+    return [row for row in rows if row.status in FAILURES or row.status in (HostStatus.STUCK, HostStatus.ADMITTED)]
+
+
+def status_lines(readings: Sequence[Reading], expected: Mapping[str, str | None], view: RolloutView | None) -> list[str]:
+    """Each host's release, since when, health, place in the load balancer, and what differs from the ledger."""
+    rows: list[tuple[str, ...]] = [("host", "release", "since", "health", "traffic", "differs")]
+    for reading in readings:
+        if not reading.reachable:
+            rows.append((reading.name, "?", "", "unreachable", "", reading.trouble))
+            continue
+        traffic = {True: "in", False: "out", None: "-"}[reading.in_service]
+        health = str((reading.read.get("health") or {}).get("verdict", "not asked"))
+        differs = "; ".join(differences(reading, expected.get(reading.name)))
+        rows.append((reading.name, reading.active or "nothing", _since(reading), health, traffic, differs))
+    lines = table(rows)
+    if view is None:
+        return [*lines, "no rollout has been recorded yet"]
+    verdict = view.status if view.status.ended else f"{view.status}, open"
+    opened = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(view.opened_at))
+    return [*lines, f"last rollout: {view.id}, {view.facts['kind']} of {view.facts['version']}, {opened}: {verdict}"]
+
+
+def differences(reading: Reading, expected: str | None) -> list[str]:
+    """What of a host is not as the ledger and the host's own journal say."""
+    found = [str(problem) for problem in reading.read.get("problems", ())]
+    if expected and expected != "unknown" and reading.active != expected:
+        found.append(f"the ledger says {expected}")
+    if reading.read.get("unconfirmed"):
+        found.append("not confirmed yet")
+    for unit, process in (reading.read.get("process") or {}).items():
+        running = (process or {}).get("release")
+        if reading.active and running != reading.active:
+            found.append(f"{unit} runs {running or 'nothing'}")
+    return found
+
+
+def _since(reading: Reading) -> str:
+    since = reading.read.get("active_since")
+    if not since:
+        return ""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since)) if isinstance(since, (int, float)) else str(since)

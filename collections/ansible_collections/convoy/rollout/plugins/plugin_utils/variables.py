@@ -1,0 +1,37 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which variables exist: those that the roles' argument specs name. A misspelt one is refused, not ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import yaml
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError, nearest
+
+PREFIXES = ("component_", "rollout_", "environment_", "traffic_", "depot_", "publish_")
+ROLES = Path(__file__).parents[2] / "roles"
+
+
+@cache
+def known_variables() -> frozenset[str]:
+    """The options of all roles of the collection."""
+    names: set[str] = set()
+    for spec in ROLES.glob("*/meta/argument_specs.yml"):
+        for entry in yaml.safe_load(spec.read_text())["argument_specs"].values():
+            names |= entry.get("options", {}).keys()
+    return frozenset(names)
+
+
+def refuse_unknown(names: Iterable[str]) -> None:
+    """Raise SpecError for a variable with one of our prefixes that no role knows."""
+    known = known_variables()
+    for name in names:
+        if name.startswith(PREFIXES) and name not in known:
+            prefix = name.partition("_")[0]
+            alike = [word for word in known if word.startswith(prefix)] or known
+            raise SpecError(f"unknown variable {name}: {nearest(name, alike)}")
