@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
+from ansible_collections.convoy.rollout.plugins.plugin_utils.manifest import Manifest, from_json
 from ansible_collections.convoy.rollout.plugins.plugin_utils.release_action import ReleaseAction
 from ansible_collections.convoy.rollout.plugins.plugin_utils.rendering import release_id
 
@@ -36,16 +38,27 @@ class ActionModule(ReleaseAction):
     def _complete(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> None:
         """Put in the manifest and the rendered files, and see that they are those of the planned release."""
         rendered = self.rendered(arguments, task_vars)
-        manifest = json.loads(Path(arguments["manifest"]).read_text())
-        found = release_id(arguments["version"], manifest["artifact"]["sha256"], rendered.digest)
+        manifest = _verified(arguments["manifest"])
+        found = release_id(arguments["version"], manifest.artifact.sha256, rendered.digest)
         if found != arguments["release"]:
             raise AnsibleActionFail(
                 f"the release is {found} now, the plan says {arguments['release']}: configuration or units changed "
                 "since the plan was made. Run the deployment again to plan anew"
             )
-        arguments.update(manifest=manifest, config=list(rendered.config), units=list(rendered.units))
+        arguments.update(manifest=manifest.for_host(), config=list(rendered.config), units=list(rendered.units))
 
     def _send(self, artifact: str) -> str:
         remote: str = self._connection._shell.join_path(self._make_tmp_path(), "artifact")
         self._transfer_file(artifact, remote)
         return remote
+
+
+def _verified(manifest: Mapping[str, str]) -> Manifest:
+    """The manifest that was verified when the rollout was opened, and no other that lies there now."""
+    content = Path(manifest["path"]).read_bytes()
+    if hashlib.sha256(content).hexdigest() != manifest["sha256"]:
+        raise AnsibleActionFail(
+            f"{manifest['path']} is not what was verified when the rollout was opened: somebody changed it since. "
+            "Find out who, publish the release again, and deploy again"
+        )
+    return from_json(content)

@@ -10,6 +10,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -194,13 +195,17 @@ def _resolve(arguments: Mapping[str, Any]) -> Result:
             raise SpecError(f"{VARIABLE_OF[field]} is not set: give it with -e or in the inventory's group_vars")
     revoked = arguments["revoked_signers"]
     verifier = SshVerifier(Path(arguments["allowed_signers"]), Path(revoked) if revoked else None)
-    resolved = Depot(Path(arguments["depot"])).resolve(arguments["component"], arguments["version"], verifier)
+    resolved = Depot(Path(arguments["depot"])).resolve(
+        arguments["component"], arguments["version"], verifier,
+        environment=arguments["environment"], now=datetime.now(UTC),
+    )  # fmt: skip
     artifact = resolved.manifest.artifact
     unpacked = sum(member.size or 0 for member in resolved.manifest.files)
     return {
         "artifact": str(resolved.artifact),
         "artifact_sha256": artifact.sha256,
-        "manifest": str(resolved.manifest_path),
+        "manifest": {"path": str(resolved.path), "sha256": resolved.digest},
+        "signer": resolved.signer.principal,
         "need_bytes": 2 * (unpacked + artifact.size),
     }
 
@@ -239,7 +244,7 @@ def _target(
 
 
 def _facts(checked: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: checked.get(key) for key in ("kind", "environment", "component", "version", "artifact_sha256", "override")}
+    return {key: checked.get(key) for key in ("kind", "environment", "component", "version", "artifact_sha256", "signer", "override")}
 
 
 def _new_id() -> str:
