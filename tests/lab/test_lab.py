@@ -223,11 +223,13 @@ def test_a_host_is_made_anew_when_its_keys_or_its_image_change(monkeypatch: pyte
     one.host_key(host).parent.mkdir(parents=True)
     one.key.with_suffix(".pub").write_text("key")
     one.host_key(host).with_suffix(".pub").write_text("host key")
-    first = lab.spec_of(one, host, "image")
-    assert lab.spec_of(one, host, "image") == first
-    assert lab.spec_of(one, host, "image2") != first
+    base = lab.Base("image", "network")
+    first = lab.spec_of(one, host, base)
+    assert lab.spec_of(one, host, lab.Base("image", "network")) == first
+    assert lab.spec_of(one, host, lab.Base("image2", "network")) != first
+    assert lab.spec_of(one, host, lab.Base("image", "network2")) != first
     one.host_key(host).with_suffix(".pub").write_text("another")
-    assert lab.spec_of(one, host, "image") != first
+    assert lab.spec_of(one, host, base) != first
 
 
 def test_a_process_that_is_gone_is_not_alive() -> None:
