@@ -60,6 +60,10 @@ class SupervisorError(ConvoyTargetError):
     """The service manager refused, failed or did not answer in time."""
 
 
+class ActivationError(ConvoyTargetError):
+    """A release did not come into service, or not healthy; the details say what is active now."""
+
+
 class GateError(ConvoyTargetError):
     """The description of a gate cannot be right: the message names field, value and rule."""
 

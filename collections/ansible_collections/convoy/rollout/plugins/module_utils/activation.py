@@ -1,0 +1,376 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Taking a release into service, and the way back.
+
+The order is: announce it in the journal, write the units, switch `current`, restart, wait for the
+gate, look at the processes, write the outcome into the journal. Whatever fails after the
+announcement leads back to the release that was in service before, through the same steps. A call
+that is killed anywhere leaves the old release or the new one in `current`, and the announcement: the
+same call made again starts from what is really there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Mapping, Sequence
+
+from ansible_collections.convoy.rollout.plugins.module_utils import durable, gate, process, units
+from ansible_collections.convoy.rollout.plugins.module_utils.errors import ActivationError, ConvoyTargetError, TreeError
+from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
+from ansible_collections.convoy.rollout.plugins.module_utils.journal import History, WayBack
+from ansible_collections.convoy.rollout.plugins.module_utils.pruning import prunable, prune
+from ansible_collections.convoy.rollout.plugins.module_utils.record import Record, Unit
+from ansible_collections.convoy.rollout.plugins.module_utils.staging import keep_probes
+from ansible_collections.convoy.rollout.plugins.module_utils.systemd import UnitStatus
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a rollout asks of a host. `release` is None for a rollback to the last good one."""
+
+    release: str | None
+    probes: tuple[Mapping[str, Any], ...] = ()
+    gate: Mapping[str, Any] | None = None
+    keep: int = 5
+    confirm_within: int = 0
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What became of a release in service. `fault` is None when it is healthy and the running one."""
+
+    gate: dict[str, Any] | None
+    processes: dict[str, Any]
+    fault: str | None
+    log: tuple[str, ...] = ()
+
+
+# --- the roads ---------------------------------------------------------------------------------------------------
+
+
+def activate(host: Host, order: Order) -> dict[str, Any]:
+    """Take a staged release into service. ActivationError when it had to be taken back."""
+    recorded = host.tree.verify(str(order.release))
+    host.done("verified")
+    probing = _gate(order.probes, order.gate, recorded)
+    active, history = host.tree.active(), host.history()
+    if active == recorded.release and history.state(active) in ("good", "active"):
+        judgement = _if_in_service(host, recorded, probing)
+        if judgement is not None:
+            return host.outcome(recorded.release, False, gate=judgement.gate, process=judgement.processes)
+    host.units.plan(recorded.units)
+    recorded = keep_probes(host, recorded, order.probes, order.gate)
+    way = history.way_back(active, recorded.release, host.tree.present())
+    host.note("activating", recorded.release, came_from=history.origin_of(active, recorded.release))
+    judgement = _take_into_service(host, recorded, probing)
+    if judgement.fault is not None:
+        raise _go_back(host, recorded, order, way, judgement)
+    return _settle(host, recorded, order, judgement)
+
+
+def confirm(host: Host, order: Order) -> dict[str, Any]:
+    """Make an unconfirmed release a good one. TreeError when it is not the active one any more."""
+    release, history, active = str(order.release), host.history(), host.tree.active()
+    if active != release or history.state(release) not in ("active", "good"):
+        raise TreeError(_why_not_to_confirm(history, release, active), active=active)
+    if history.state(release) == "good":
+        return host.outcome(release, False)
+    host.note("good", release)
+    host.done("confirmed")
+    processes, _faults = _look_at_processes(host, host.tree.read_record(release), not_before=0)
+    pruned = prune(host, active, _in_use(processes), order.keep)
+    return host.outcome(release, True, pruned=pruned)
+
+
+def revert(host: Host, order: Order, reason: str = "") -> dict[str, Any]:
+    """Go back to a release, or to the last good one. ActivationError when that one is unhealthy: no further step."""
+    active, history = host.tree.active(), host.history()
+    way = WayBack(order.release)
+    if order.release is None:
+        way = history.rollback_target(active, host.tree.present(), host.rollout)
+    if way.stay:
+        raise TreeError(f"there is no good release on this host to go back to; {active} stays active", active=active)
+    if way.release is None:
+        return _revert_to_nothing(host, active, reason)
+    return _revert_to(host, way.release, order, active, history, reason)
+
+
+def _revert_to_nothing(host: Host, active: str | None, reason: str) -> dict[str, Any]:
+    """Take out of service what the rollout that goes back had brought to a host without a release."""
+    if active is None:
+        return host.outcome(None, False)
+    host.note("reverting", active, reason=reason)
+    _leave_nothing(host)
+    host.note("reverted", active, reason=reason)
+    return host.outcome(None, True, reverted=True)
+
+
+def _revert_to(
+    host: Host, target: str, order: Order, active: str | None, history: History, reason: str
+) -> dict[str, Any]:
+    """Go back to a release, through the gate that it once passed."""
+    recorded = host.tree.verify(target)
+    host.done("verified")
+    probing = _remembered_gate(recorded, order)
+    if active == target and history.state(target) == "good":
+        judgement = _if_in_service(host, recorded, probing)
+        if judgement is not None:
+            return host.outcome(target, False, gate=judgement.gate, process=judgement.processes)
+    host.units.plan(recorded.units)
+    left = _left_by(history, active, target)
+    if left is None:
+        host.note("activating", target, came_from=history.origin_of(active, target))
+    else:
+        host.note("reverting", left, went_to=target, reason=reason)
+    judgement = _take_into_service(host, recorded, probing)
+    return _close_rollback(host, left, target, reason, judgement)
+
+
+def foresee(host: Host, state: str, order: Order) -> dict[str, Any]:
+    """What a call would come to, as far as it can be told without one. Reads only."""
+    active, history, present = host.tree.active(), host.history(), host.tree.present()
+    if state == "active":
+        release = str(order.release)
+        settled = active == release and history.state(release) in ("good", "active")
+        ahead = history.with_good(release, host.clock.wall())
+        spared = {active} if active else set()
+        doomed = prunable(ahead, present | {release}, release, spared, order.keep)
+        return host.outcome(release, not settled, pruned=[] if settled or order.confirm_within else doomed)
+    if state == "confirmed":
+        return host.outcome(order.release, history.state(str(order.release)) == "active")
+    if state == "absent":
+        return host.outcome(order.release, order.release in present)
+    way = WayBack(order.release) if order.release else history.rollback_target(active, present, host.rollout)
+    target = active if way.stay else way.release
+    return host.outcome(target, target != active, reverted=target != active)
+
+
+# --- the steps ---------------------------------------------------------------------------------------------------
+
+
+def _gate(probes: Sequence[Mapping[str, Any]], options: Mapping[str, Any] | None, recorded: Record) -> gate.Gate:
+    """The gate of a release, one that can say pass. TreeError without a probe."""
+    probing = gate.validate(gate.expecting(probes, recorded.version), dict(options or {}))
+    if not probing.probes:
+        raise TreeError(
+            f"there is no probe for release {recorded.release}, and without one nothing shows that it is healthy; "
+            "nothing was changed. Give at least one, such as {kind: http, url: 'http://127.0.0.1:8080/healthz'}"
+        )
+    return probing
+
+
+def _remembered_gate(recorded: Record, order: Order) -> gate.Gate:
+    """The gate that a release once passed; what is ordered may ask for the version of another one."""
+    if recorded.probes:
+        return _gate(recorded.probes, recorded.gate, recorded)
+    return _gate(order.probes, order.gate, recorded)
+
+
+def _if_in_service(host: Host, recorded: Record, probing: gate.Gate) -> Judgement | None:
+    """The judgement on a release that already serves as it should; None when something must be done."""
+    if host.units.plan(recorded.units):
+        return None
+    judgement = _judge(host, recorded, probing, not_before=0)
+    return judgement if judgement.fault is None else None
+
+
+def _take_into_service(host: Host, recorded: Record, probing: gate.Gate) -> Judgement:
+    """Units, switch, restart, gate, processes. What goes wrong on the way is a fault of the release."""
+    try:
+        not_before = _switch(host, recorded)
+        return _judge(host, recorded, probing, not_before)
+    except (ConvoyTargetError, OSError) as error:
+        names = _runnable(recorded.units)
+        return Judgement(None, {}, str(error), tuple(host.supervisor.last_words(names, host.began)))
+
+
+def _switch(host: Host, recorded: Record) -> int:
+    """Put the release's units and `current` in place and restart. Returns when that began, in ticks since boot."""
+    plan = host.units.plan(recorded.units)
+    before = host.supervisor.show(_runnable(recorded.units))
+    host.units.clear_leftovers(recorded.units)
+    _retire(host, plan.remove)
+    host.units.write(plan.write, recorded.release)
+    enabled = _settle_boot(host, recorded.units, plan.write, before)
+    if plan or enabled:
+        host.supervisor.daemon_reload()
+        host.done("units")
+    durable.replace_symlink(f"releases/{recorded.release}", host.tree.current)
+    host.done("switched")
+    not_before = process.ticks_now()
+    _restart(host, recorded.units, plan.write, before)
+    host.done("restarted")
+    return not_before
+
+
+def _settle_boot(host: Host, wanted: Sequence[Unit], written: Sequence[Unit], before: Mapping[str, UnitStatus]) -> bool:
+    """Let units start at boot exactly when their [Install] section asks for it. Whether anything had to be done."""
+    enable, disable = [], []
+    for unit in wanted:
+        state = before[unit.name].file_state if unit.name in before else ""
+        if units.is_installable(unit) and (unit in written or state == "disabled"):
+            enable.append(unit.name)
+        if not units.is_installable(unit) and state == "enabled":
+            disable.append(unit.name)
+    host.supervisor.disable(disable)
+    host.supervisor.enable(enable)
+    return bool(enable or disable)
+
+
+def _restart(host: Host, wanted: Sequence[Unit], written: Sequence[Unit], before: Mapping[str, UnitStatus]) -> None:
+    """Restart what asks for it. A unit whose text changed is restarted in any case: a reload would not show it."""
+    runnable = _runnable(wanted)
+    host.supervisor.forget_failures([name for name in runnable if before[name].active == "failed"])
+    restart = [unit.name for unit in wanted if unit.action == "restart" or unit in written]
+    host.supervisor.restart([name for name in runnable if name in restart])
+    host.supervisor.reload([name for name in runnable if name not in restart])
+
+
+def _retire(host: Host, names: Sequence[str]) -> None:
+    """Stop, disable and remove units that the release does not have."""
+    runnable = [name for name in names if not units.is_template(name)]
+    host.supervisor.stop(runnable)
+    host.supervisor.disable(names)
+    host.units.remove(names)
+
+
+def _leave_nothing(host: Host) -> None:
+    """Take out of service what was never in service before."""
+    _retire(host, host.units.plan(()).remove)
+    durable.unlink(host.tree.current)
+    host.supervisor.daemon_reload()
+    host.done("removed")
+
+
+def _judge(host: Host, recorded: Record, probing: gate.Gate, not_before: int) -> Judgement:
+    """Ask the gate, then look at the processes: a service may answer well and still be the old one."""
+    answer = gate.run(probing, host.clock)
+    host.done("gated")
+    processes, faults = _look_at_processes(host, recorded, not_before)
+    host.done("processes checked")
+    fault = answer.message if not answer.passed else "; ".join(faults) or None
+    log = host.supervisor.last_words(_runnable(recorded.units), host.began) if fault else []
+    return Judgement(answer.as_dict(), processes, fault, tuple(log))
+
+
+def _look_at_processes(host: Host, recorded: Record, not_before: int) -> tuple[dict[str, Any], list[str]]:
+    """What the release's units run, and what is wrong with it."""
+    seen: dict[str, Any] = {}
+    faults = []
+    for name, status in host.supervisor.show(_runnable(recorded.units)).items():
+        restarts = next(unit.action for unit in recorded.units if unit.name == name) == "restart"
+        running = process.read(status.pid) if status.pid else None
+        if running is not None:
+            seen[name] = process.describe(running, host.tree.releases)
+        fault = _unit_fault(status)
+        if fault is None and restarts and running is not None:
+            fault = process.fault(running, host.tree.releases, recorded.release, not_before)
+        if fault is not None:
+            faults.append(f"{name}: {fault}")
+    return seen, faults
+
+
+def _unit_fault(status: UnitStatus) -> str | None:
+    """Why a unit is not doing what it is for."""
+    if status.load != "loaded":
+        return f"systemd could not load it ({status.load})"
+    is_done = status.kind == "oneshot" and status.active == "inactive" and status.result == "success"
+    if status.active not in ("active", "reloading") and not is_done:
+        return f"it is {status.active} ({status.sub}), result {status.result or 'unknown'}"
+    return None
+
+
+def _settle(host: Host, recorded: Record, order: Order, judgement: Judgement) -> dict[str, Any]:
+    """The release is in service and healthy: write it down, and make room."""
+    if order.confirm_within:
+        host.note("active", recorded.release, until=host.clock.wall() + order.confirm_within)
+        return host.outcome(recorded.release, True, gate=judgement.gate, process=judgement.processes)
+    host.note("good", recorded.release)
+    pruned = prune(host, recorded.release, _in_use(judgement.processes), order.keep)
+    host.done("pruned")
+    return host.outcome(recorded.release, True, pruned=pruned, gate=judgement.gate, process=judgement.processes)
+
+
+def _go_back(host: Host, recorded: Record, order: Order, way: WayBack, judgement: Judgement) -> ActivationError:
+    """Undo a failed activation; the error that tells of it."""
+    failed, fault = recorded.release, str(judgement.fault)
+    if way.stay:
+        host.note("bad", failed, reason=fault)
+        message = f"{failed} was active and good before, was restarted, and is unhealthy: {fault}. It stays active"
+        return _failure(host, failed, message, judgement, reverted=False)
+    host.note("reverting", failed, went_to=way.release, reason=fault)
+    after = _return_to(host, order, way.release)
+    if host.tree.look_at_current().release != way.release:
+        message = f"{failed} failed: {fault}. The way back to {way.release or 'nothing'} failed too: {after.fault}"
+        return _failure(host, failed, message, judgement, reverted=False, after=after.gate)
+    host.note("bad", failed, went_to=way.release, reason=fault)
+    now = f"{way.release} is active again" if way.release else "nothing was active before, and nothing is now"
+    but = f", but something is wrong there too: {after.fault}" if after.fault else ""
+    return _failure(host, failed, f"{failed} failed: {fault}. {now}{but}", judgement, reverted=True, after=after.gate)
+
+
+def _return_to(host: Host, order: Order, release: str | None) -> Judgement:
+    """Put the old release back, or nothing where there was nothing."""
+    try:
+        if release is None:
+            _leave_nothing(host)
+            return Judgement(None, {}, None)
+        recorded = host.tree.read_record(release)
+        host.supervisor.forget_failures(_runnable(recorded.units))
+        return _take_into_service(host, recorded, _remembered_gate(recorded, order))
+    except (ConvoyTargetError, OSError) as error:
+        return Judgement(None, {}, str(error))
+
+
+def _close_rollback(host: Host, left: str | None, target: str, reason: str, judgement: Judgement) -> dict[str, Any]:
+    """Write down where a rollback ended. An unhealthy target is not left again: that would be a loop."""
+    if left is not None:
+        host.note("reverted", left, went_to=target, reason=reason)
+    if judgement.fault is None:
+        host.note("good", target)
+        return host.outcome(target, True, left is not None, gate=judgement.gate, process=judgement.processes)
+    host.note("bad", target, reason=judgement.fault)
+    message = f"went back to {target}, and it is unhealthy: {judgement.fault}. It stays active; choose another release"
+    raise _failure(host, target, message, judgement, reverted=left is not None)
+
+
+def _left_by(history: History, active: str | None, target: str) -> str | None:
+    """The release that a rollback leaves, also when it was switched away from by a call that was killed."""
+    if active != target:
+        return active
+    back = history.last_move_back
+    is_half_way = back is not None and back.event == "interrupted" and back.went_to == target
+    return back.release if back is not None and is_half_way else None
+
+
+def _why_not_to_confirm(history: History, release: str, active: str | None) -> str:
+    back = history.last_move_back
+    if back is not None and back.release == release:
+        return f"{release} cannot be confirmed: it was left for {back.went_to} ({back.reason or 'without a reason'})"
+    if active == release:
+        return f"{release} cannot be confirmed: its activation did not end; activate it again (state=active)"
+    return f"{release} cannot be confirmed: {active or 'nothing'} is active on this host"
+
+
+def _runnable(wanted: Sequence[Unit]) -> list[str]:
+    """The units that can be asked about and restarted: all but templates."""
+    return [unit.name for unit in wanted if not units.is_template(unit.name)]
+
+
+def _in_use(processes: Mapping[str, Any]) -> set[str]:
+    """The releases that processes run from."""
+    return {seen["release"] for seen in processes.values() if seen["release"]}
+
+
+def _failure(
+    host: Host,
+    release: str,
+    message: str,
+    judgement: Judgement,
+    reverted: bool,
+    after: dict[str, Any] | None = None,
+) -> ActivationError:
+    """The same as an outcome, as an error."""
+    details = host.outcome(release, True, reverted, gate=judgement.gate, process=judgement.processes)
+    return ActivationError(message, **details, log=list(judgement.log), gate_after=after)

@@ -1,0 +1,90 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a module call works with: the tree, the journal, the supervisor, the clock, and what was done when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Sequence
+
+from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
+from ansible_collections.convoy.rollout.plugins.module_utils.journal import Entry, History, Journal
+from ansible_collections.convoy.rollout.plugins.module_utils.systemd import UNIT_DIRECTORY, Supervisor
+from ansible_collections.convoy.rollout.plugins.module_utils.tree import Tree
+from ansible_collections.convoy.rollout.plugins.module_utils.units import UnitDirectory
+
+
+@dataclass
+class Host:
+    """One component on one host, in the hands of one rollout."""
+
+    tree: Tree
+    supervisor: Supervisor
+    clock: Clock
+    rollout: str = ""
+    token: int = 0
+    unit_directory: str = UNIT_DIRECTORY
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    began: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.began = self.clock.wall()
+
+    @property
+    def journal(self) -> Journal:
+        """The journal of the tree."""
+        return Journal(self.tree.journal)
+
+    @property
+    def units(self) -> UnitDirectory:
+        """The unit files of the component."""
+        return UnitDirectory(self.unit_directory, self.tree.component)
+
+    def history(self) -> History:
+        """What the journal amounts to now."""
+        return self.journal.history()
+
+    def done(self, step: str) -> None:
+        """Note that a step has just ended."""
+        self.steps.append({"step": step, "at": round(self.clock.wall(), 3)})
+
+    def note(self, event: str, release: str, **fields: Any) -> None:
+        """Write to the journal, in the name of the rollout."""
+        entry = Entry(self.clock.wall(), event, release, rollout=self.rollout, token=self.token, **fields)
+        self.journal.append(entry)
+
+    def begin(self) -> History:
+        """What every changing call does first, under the lock: be admitted, tidy up, make the journal true."""
+        self.tree.admit(self.token, self.rollout)
+        self.tree.clear_leftovers()
+        history = self.history()
+        pending = history.pending
+        gone = sorted(set(history.standings) - self.tree.present())
+        if pending is not None:
+            self.note("interrupted", pending.release, came_from=pending.came_from, went_to=pending.went_to)
+        for release in gone:
+            self.note("removed", release)
+        return self.history() if pending or gone else history
+
+    def outcome(
+        self,
+        release: str | None,
+        changed: bool,
+        reverted: bool = False,
+        pruned: Sequence[str] = (),
+        gate: dict[str, Any] | None = None,
+        process: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """What every call returns: what was done, and how the host is now."""
+        active = self.tree.look_at_current().release
+        return {
+            "changed": changed,
+            "release": release,
+            "active": active,
+            "previous": self.history().last_good(self.tree.present(), besides=active),
+            "reverted": reverted,
+            "pruned": list(pruned),
+            "gate": gate,
+            "process": process or {},
+        }

@@ -1,0 +1,182 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The record of a release: what it must consist of, kept apart from it, and compared with what is there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from dataclasses import asdict, dataclass
+from typing import Any, Iterator, Mapping
+
+from ansible_collections.convoy.rollout.plugins.module_utils import names
+from ansible_collections.convoy.rollout.plugins.module_utils.errors import InputError, TreeError
+
+SCHEMA = 1
+_CHUNK = 1024 * 1024
+_MOST_FAULTS = 5
+# Nobody but root writes in a release, and nothing in it grants more rights than it has.
+MODE_MASK = 0o755
+
+
+def plain_mode(mode: int) -> int:
+    """A file's mode as it is in a release: no setuid, setgid, sticky, no write for others, readable by its owner."""
+    return (mode & MODE_MASK) | 0o400
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file of a release, or a symbolic link when `link` is not None. `path` is relative to the release."""
+
+    path: str
+    size: int = 0
+    mode: int = 0o644
+    sha256: str = ""
+    link: str | None = None
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A systemd unit of a release. `action` is what makes it take a new release up: restart or reload."""
+
+    name: str
+    content: str
+    action: str = "restart"
+
+
+@dataclass(frozen=True)
+class Record:
+    """All that a release consists of. `probes` and `gate` are what it was gated with."""
+
+    release: str
+    version: str
+    artifact: Mapping[str, Any]
+    files: tuple[FileEntry, ...]
+    units: tuple[Unit, ...] = ()
+    probes: tuple[Mapping[str, Any], ...] = ()
+    gate: Mapping[str, Any] | None = None
+    staged_at: float = 0.0
+
+    def as_json(self) -> bytes:
+        """As it is stored."""
+        fields = asdict(self)
+        fields["schema"] = SCHEMA
+        return json.dumps(fields, sort_keys=True).encode("ascii") + b"\n"
+
+
+def from_json(data: bytes, source: str) -> Record:
+    """Read a record back. Raises TreeError naming `source` when it is not one."""
+    try:
+        fields = json.loads(data.decode("ascii"))
+        if fields.pop("schema") != SCHEMA:
+            raise ValueError("written by another version of Convoy")
+        fields["files"] = tuple(FileEntry(**entry) for entry in fields["files"])
+        fields["units"] = tuple(Unit(**unit) for unit in fields["units"])
+        fields["probes"] = tuple(fields["probes"])
+        return Record(**fields)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TreeError(f"{source} is not the record of a release ({error}); stage the release again") from error
+
+
+def file_entry(fields: Mapping[str, Any]) -> FileEntry:
+    """A file as a manifest names it. Raises InputError naming the file and what is wrong with it."""
+    path = fields.get("path")
+    if not isinstance(path, str):
+        raise InputError(f"a file of the manifest has no path: {dict(fields)!r}")
+    fault = names.path_fault(path)
+    if fault:
+        raise InputError(f"file {path!r} of the manifest: {fault}")
+    if fields.get("link") is not None:
+        return FileEntry(path, mode=0o777, link=str(fields["link"]))
+    size, digest = fields.get("size"), fields.get("sha256")
+    if not isinstance(size, int) or size < 0:
+        raise InputError(f"file {path!r} of the manifest: size {size!r} is not a number of bytes")
+    if not is_sha256(digest):
+        raise InputError(f"file {path!r} of the manifest: sha256 {digest!r} is not 64 lower-case hexadecimal digits")
+    return FileEntry(path, size, plain_mode(octal(fields.get("mode"), path)), str(digest))
+
+
+def octal(value: object, path: str) -> int:
+    """A mode as a manifest or a variable gives it: 420, or "0644". Raises InputError naming the file."""
+    if isinstance(value, int) and 0 <= value <= 0o7777:
+        return value
+    try:
+        mode = int(str(value), 8)
+    except ValueError:
+        mode = -1
+    if isinstance(value, int) or not 0 <= mode <= 0o7777:
+        raise InputError(f'file {path!r}: mode {value!r} is not a mode such as "0644"')
+    return mode
+
+
+def is_sha256(value: object) -> bool:
+    """Whether a value is a SHA-256 digest as it is written."""
+    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What differs between a record and a directory: the first few of each."""
+
+    faults: tuple[str, ...]
+    unexpected: tuple[str, ...]
+
+
+def compare(record: Record, directory: str, digests: bool = True) -> Comparison:
+    """Look at every file of a release. Without `digests`: at what is told by its inode alone."""
+    found = dict(_walk(directory))
+    faults = []
+    for entry in record.files:
+        status = found.pop(entry.path, None)
+        fault = _fault(entry, status, os.path.join(directory, entry.path), digests)
+        if fault:
+            faults.append(f"{entry.path}: {fault}")
+            if len(faults) == _MOST_FAULTS:
+                break
+    return Comparison(tuple(faults), tuple(sorted(found)[:_MOST_FAULTS]))
+
+
+def _walk(directory: str, prefix: str = "") -> Iterator[tuple[str, os.stat_result]]:
+    """Everything below a directory that is not one, never through a symbolic link."""
+    try:
+        entries = list(os.scandir(os.path.join(directory, prefix)))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        path = prefix + entry.name
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(directory, path + "/")
+        else:
+            yield path, entry.stat(follow_symlinks=False)
+
+
+def _fault(entry: FileEntry, status: os.stat_result | None, path: str, digests: bool) -> str | None:
+    if status is None:
+        return "missing"
+    if entry.link is not None:
+        is_same = stat.S_ISLNK(status.st_mode) and os.readlink(path) == entry.link
+        return None if is_same else f"not the symbolic link to {entry.link}"
+    if not stat.S_ISREG(status.st_mode):
+        return "not a regular file"
+    if status.st_size != entry.size:
+        return f"{status.st_size} bytes, expected {entry.size}"
+    if stat.S_IMODE(status.st_mode) != entry.mode:
+        return f"mode {stat.S_IMODE(status.st_mode):04o}, expected {entry.mode:04o}"
+    if digests and digest_of(path) != entry.sha256:
+        return "other content than recorded"
+    return None
+
+
+def digest_of(path: str) -> str:
+    """The SHA-256 of a file that is not a link."""
+    digest = hashlib.sha256()
+    buffer = bytearray(_CHUNK)
+    view = memoryview(buffer)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    with os.fdopen(descriptor, "rb", buffering=0) as stream:
+        for count in iter(lambda: stream.readinto(buffer) or 0, 0):
+            digest.update(view[:count])
+    return digest.hexdigest()

@@ -1,0 +1,261 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bringing a release beside the running one: verified, whole and durable before it gets its name."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass, replace
+from typing import Any, Mapping, Sequence
+
+from ansible_collections.convoy.rollout.plugins.module_utils import durable, names
+from ansible_collections.convoy.rollout.plugins.module_utils import record as records
+from ansible_collections.convoy.rollout.plugins.module_utils.errors import (
+    ArchiveError,
+    InputError,
+    NotIntactError,
+    SpaceError,
+    TreeError,
+)
+from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
+from ansible_collections.convoy.rollout.plugins.module_utils.record import FileEntry, Record, Unit
+from ansible_collections.convoy.rollout.plugins.module_utils.unpack import Artifact, Limits
+
+# While an artifact is unpacked, it and the rest of the host go on needing room.
+_RESERVE = 2
+
+
+@dataclass(frozen=True)
+class ConfigFile:
+    """A rendered file of a release; it takes the place of one that the artifact has there."""
+
+    path: str
+    content: bytes
+    mode: int
+
+    @property
+    def entry(self) -> FileEntry:
+        """As the record names it."""
+        digest = hashlib.sha256(self.content).hexdigest()
+        return FileEntry(self.path, len(self.content), self.mode, digest)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The release that is to be staged, as the controller describes it."""
+
+    release: str
+    version: str
+    artifact: Artifact
+    files: tuple[FileEntry, ...]
+    config: tuple[ConfigFile, ...] = ()
+    units: tuple[Unit, ...] = ()
+    probes: tuple[Mapping[str, Any], ...] = ()
+    gate: Mapping[str, Any] | None = None
+
+    def record(self, staged_at: float) -> Record:
+        """The record that a host keeps of it."""
+        files = {entry.path: entry for entry in self.files}
+        files.update((item.path, item.entry) for item in self.config)
+        return Record(
+            release=self.release,
+            version=self.version,
+            artifact=self.artifact._asdict(),
+            files=tuple(files[path] for path in sorted(files)),
+            units=self.units,
+            probes=self.probes,
+            gate=self.gate,
+            staged_at=staged_at,
+        )
+
+
+def config_file(fields: Mapping[str, Any]) -> ConfigFile:
+    """A rendered file as the module takes it. InputError names it and what is wrong."""
+    path = str(fields["dest"])
+    fault = names.path_fault(path)
+    if fault:
+        raise InputError(f"config file {path!r}: {fault}; dest is a path inside the release, such as etc/hello.ini")
+    mode = records.octal(fields.get("mode") or "0644", path)
+    return ConfigFile(path, str(fields["content"]).encode("utf-8"), records.plain_mode(mode))
+
+
+def manifest(fields: Mapping[str, Any]) -> tuple[Artifact, tuple[FileEntry, ...]]:
+    """Artifact and files of a manifest. InputError names what is wrong in it."""
+    artifact, files = fields.get("artifact"), fields.get("files")
+    if not isinstance(artifact, Mapping) or not isinstance(files, list):
+        raise InputError("the manifest must have a mapping 'artifact' and a list 'files', as publishing makes them")
+    digest, size, kind = artifact.get("sha256"), artifact.get("size"), artifact.get("format")
+    if not records.is_sha256(digest) or not isinstance(size, int) or not isinstance(kind, str):
+        raise InputError(f"the manifest's artifact must have sha256, size and format, not {dict(artifact)!r}")
+    entries = tuple(records.file_entry(entry) for entry in files)
+    paths = [entry.path for entry in entries]
+    if len(set(paths)) != len(paths):
+        twice = next(path for path in paths if paths.count(path) > 1)
+        raise InputError(f"the manifest names file {twice!r} twice")
+    return Artifact(str(digest), size, kind), entries
+
+
+def is_staged(host: Host, wanted: Wanted) -> bool:
+    """Whether the release is here, whole, and the one that is wanted. Reads only.
+
+    InputError when another content has the same id: an id stands for one content.
+    """
+    try:
+        recorded = host.tree.verify(wanted.release)
+    except NotIntactError:
+        return False
+    expected = wanted.record(recorded.staged_at)
+    if (recorded.artifact["sha256"], recorded.files, recorded.units) != (
+        expected.artifact["sha256"],
+        expected.files,
+        expected.units,
+    ):
+        raise InputError(
+            f"release {wanted.release} is on this host with another content (artifact {recorded.artifact['sha256']}); "
+            "an id must stand for one content: make a new version"
+        )
+    return True
+
+
+def check(host: Host, wanted: Wanted) -> None:
+    """What would stop the release later, found before anything is brought. Reads only."""
+    host.tree.active()
+    host.units.plan(wanted.units)
+
+
+def check_not_in_use(host: Host, release: str) -> None:
+    """A release that is not intact may be staged anew, unless it is the active one: its files are in use."""
+    if host.tree.active() != release:
+        return
+    try:
+        host.tree.verify(release)
+    except NotIntactError as error:
+        raise NotIntactError(
+            f"release {release} is active here, and {error.message}. Nothing was changed, because its files are in "
+            "use: deploy another release or roll back, then this one can be staged again",
+            **error.details,
+        ) from error
+
+
+def check_space(host: Host, wanted: Wanted) -> None:
+    """SpaceError unless twice of what the release needs is free."""
+    recorded = wanted.record(0.0)
+    needed = _RESERVE * sum(entry.size for entry in recorded.files)
+    nodes = _RESERVE * (len(recorded.files) + len({os.path.dirname(entry.path) for entry in recorded.files}) + 1)
+    free_bytes, free_inodes = host.tree.free()
+    if free_bytes < needed:
+        raise SpaceError(
+            f"{host.tree.root} has {free_bytes} bytes free, staging {wanted.release} asks for {needed} (twice its "
+            "size); nothing was changed. Free some, or lower keep",
+            free_bytes=free_bytes,
+            needed_bytes=needed,
+        )
+    if free_inodes is not None and free_inodes < nodes:
+        raise SpaceError(
+            f"{host.tree.root} has {free_inodes} inodes free, staging {wanted.release} asks for {nodes} (twice its "
+            "files and directories); nothing was changed. Free some, or lower keep",
+            free_inodes=free_inodes,
+            needed_inodes=nodes,
+        )
+
+
+def stage(host: Host, wanted: Wanted, artifact: str, limits: Limits, strict: bool) -> None:
+    """Bring the release to the host. Until its last step nothing has its name; if it fails, nothing is left."""
+    place = host.tree.work_place("unpack", wanted.release)
+    try:
+        _unpack(host, wanted, artifact, place, limits, strict)
+        _publish(host, wanted, place)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise SpaceError(
+                f"{host.tree.root} ran out of room while {wanted.release} was staged ({error.strerror}); what was "
+                "written is removed again and the active release untouched. Free some room and run this again"
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _unpack(host: Host, wanted: Wanted, artifact: str, place: str, limits: Limits, strict: bool) -> None:
+    from ansible_collections.convoy.rollout.plugins.module_utils.unpack import unpack
+
+    if not os.path.isfile(artifact):
+        raise ArchiveError(f"the artifact {artifact} is not a file on this host")
+    with open(artifact, "rb") as stream:
+        unpack(stream, wanted.artifact, wanted.files, place, limits, strict)
+    host.done("unpacked")
+    for item in wanted.config:
+        _write_config(place, item)
+    host.done("configured")
+
+
+def _write_config(place: str, item: ConfigFile) -> None:
+    """Write a rendered file into the unpacked release, never through a link of the artifact."""
+    directory = place
+    for part in item.path.split("/")[:-1]:
+        directory = os.path.join(directory, part)
+        if os.path.islink(directory) or os.path.isfile(directory):
+            raise InputError(f"config file {item.path!r}: {part!r} is not a directory in the artifact")
+        if not os.path.isdir(directory):
+            os.mkdir(directory)
+            os.chmod(directory, records.MODE_MASK)
+    path = os.path.join(place, item.path)
+    if os.path.isdir(path) and not os.path.islink(path):
+        raise InputError(f"config file {item.path!r}: the artifact has a directory there")
+    durable.remove_if_there(path)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        durable.write_all(descriptor, item.content)
+        os.fchmod(descriptor, item.mode)
+    finally:
+        os.close(descriptor)
+
+
+def _publish(host: Host, wanted: Wanted, place: str) -> None:
+    """Make it durable, then give it its name: the moment from which the release is there."""
+    tree = host.tree
+    if os.path.lexists(tree.release(wanted.release)):
+        tree.discard(wanted.release)
+    durable.write_file(tree.record_path(wanted.release), wanted.record(host.clock.wall()).as_json())
+    durable.sync_file_system(place)
+    host.done("synced")
+    durable.rename(place, tree.release(wanted.release))
+    host.note("staged", wanted.release)
+    host.done("staged")
+
+
+def keep_probes(
+    host: Host, recorded: Record, probes: Sequence[Mapping[str, Any]], gate: Mapping[str, Any] | None
+) -> Record:
+    """Remember with a release what it is gated with now, so that the host can gate it by itself."""
+    kept = replace(recorded, probes=tuple(probes), gate=gate)
+    if (kept.probes, kept.gate) != (recorded.probes, recorded.gate):
+        durable.write_file(host.tree.record_path(recorded.release), kept.as_json())
+    return kept
+
+
+def ensure_noted(host: Host, release: str) -> bool:
+    """Journal a release that was staged by a call that died before it could say so."""
+    if host.history().state(release) is not None:
+        return False
+    host.note("staged", release)
+    return True
+
+
+def remove(host: Host, release: str) -> bool:
+    """Remove a release that is neither active nor the last good one. False when it is not here."""
+    tree = host.tree
+    active, history, present = tree.active(), host.history(), tree.present()
+    if release == active:
+        raise TreeError(f"release {release} is active and cannot be removed; deploy another or roll back first")
+    if release == history.last_good(present, besides=active):
+        raise TreeError(f"release {release} is the last good one, the target of a rollback, and cannot be removed")
+    if not os.path.lexists(tree.release(release)) and not os.path.lexists(tree.record_path(release)):
+        return False
+    tree.discard(release)
+    host.note("removed", release)
+    return True

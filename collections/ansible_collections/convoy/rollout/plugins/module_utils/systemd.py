@@ -1,0 +1,169 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""systemd, as far as a release needs it. Everything goes through systemctl(1)."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from typing import Protocol, Sequence
+
+from ansible_collections.convoy.rollout.plugins.module_utils.errors import SupervisorError
+
+UNIT_DIRECTORY = "/etc/systemd/system"
+# Longer than any sensible TimeoutStartSec: systemd itself ends a start that hangs.
+_LONGEST_JOB = 600.0
+_LONGEST_QUESTION = 30.0
+_PROPERTIES = ("Id", "LoadState", "ActiveState", "SubState", "Type", "Result", "MainPID", "UnitFileState", "NRestarts")
+
+
+@dataclass(frozen=True)
+class UnitStatus:
+    """A unit in systemd's own words. `pid` is 0 without a main process."""
+
+    name: str
+    load: str = "not-found"
+    active: str = "inactive"
+    sub: str = "dead"
+    kind: str = ""
+    result: str = ""
+    pid: int = 0
+    file_state: str = ""
+    restarts: int = 0
+
+
+class Supervisor(Protocol):
+    """What a release needs of a service manager. Every method raises SupervisorError when it could not be done."""
+
+    def show(self, names: Sequence[str]) -> dict[str, UnitStatus]:
+        """How the units are now."""
+
+    def restart(self, names: Sequence[str]) -> None:
+        """Restart, or start, and wait until systemd calls them started."""
+
+    def reload(self, names: Sequence[str]) -> None:
+        """Reload those that run and know how to; start those that do not run."""
+
+    def forget_failures(self, names: Sequence[str]) -> None:
+        """Let units start again that failed too often before."""
+
+    def stop(self, names: Sequence[str]) -> None:
+        """Stop, and wait until they have stopped."""
+
+    def enable(self, names: Sequence[str]) -> None:
+        """Let them start at boot, as their [Install] section says now."""
+
+    def disable(self, names: Sequence[str]) -> None:
+        """Let them no longer start at boot."""
+
+    def daemon_reload(self) -> None:
+        """Read the unit files again."""
+
+    def last_words(self, names: Sequence[str], since: float) -> list[str]:
+        """The last lines that the units logged since then (seconds since the epoch); empty when there is no journal."""
+
+
+class Systemd:
+    """The systemd of this host."""
+
+    def show(self, names: Sequence[str]) -> dict[str, UnitStatus]:
+        """One call, however many units and properties."""
+        if not names:
+            return {}
+        properties = ",".join(_PROPERTIES)
+        text = _systemctl(["show", f"--property={properties}", "--", *names], _LONGEST_QUESTION)
+        return dict(zip(names, parse_show(text)))
+
+    def restart(self, names: Sequence[str]) -> None:
+        """See Supervisor."""
+        if names:
+            _systemctl(["restart", "--", *names], _LONGEST_JOB)
+
+    def forget_failures(self, names: Sequence[str]) -> None:
+        """See Supervisor. A unit that systemd no longer knows has none."""
+        if names:
+            _systemctl(["reset-failed", "--", *names], _LONGEST_QUESTION, may_fail=True)
+
+    def reload(self, names: Sequence[str]) -> None:
+        """See Supervisor."""
+        if names:
+            _systemctl(["reload-or-restart", "--", *names], _LONGEST_JOB)
+
+    def stop(self, names: Sequence[str]) -> None:
+        """See Supervisor."""
+        if names:
+            _systemctl(["stop", "--", *names], _LONGEST_JOB)
+
+    def enable(self, names: Sequence[str]) -> None:
+        """See Supervisor. The caller reloads afterwards, once."""
+        if names:
+            _systemctl(["--no-reload", "--quiet", "reenable", "--", *names], _LONGEST_QUESTION)
+
+    def disable(self, names: Sequence[str]) -> None:
+        """See Supervisor. The caller reloads afterwards, once."""
+        if names:
+            _systemctl(["--no-reload", "--quiet", "disable", "--", *names], _LONGEST_QUESTION)
+
+    def daemon_reload(self) -> None:
+        """See Supervisor."""
+        _systemctl(["daemon-reload"], _LONGEST_JOB)
+
+    def last_words(self, names: Sequence[str], since: float) -> list[str]:
+        """See Supervisor."""
+        if not names:
+            return []
+        units = [f"--unit={name}" for name in names]
+        command = ["journalctl", "--no-pager", "--quiet", "--lines=20", "--output=cat", f"--since=@{since:.0f}", *units]
+        try:
+            done = _run(command, _LONGEST_QUESTION)
+        except (OSError, subprocess.TimeoutExpired):
+            return []
+        return done.stdout.splitlines()
+
+
+def parse_show(text: str) -> list[UnitStatus]:
+    """The answer of `systemctl show`: a block of KEY=VALUE lines for every unit, blank lines between them."""
+    return [_unit_status(block) for block in text.strip().split("\n\n") if block]
+
+
+def _unit_status(block: str) -> UnitStatus:
+    values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+    return UnitStatus(
+        name=values.get("Id", ""),
+        load=values.get("LoadState", "not-found"),
+        active=values.get("ActiveState", "inactive"),
+        sub=values.get("SubState", "dead"),
+        kind=values.get("Type", ""),
+        result=values.get("Result", ""),
+        pid=int(values.get("MainPID", "0") or 0),
+        file_state=values.get("UnitFileState", ""),
+        restarts=int(values.get("NRestarts", "0") or 0),
+    )
+
+
+def _systemctl(arguments: Sequence[str], timeout: float, may_fail: bool = False) -> str:
+    command = ["systemctl", *arguments]
+    shown = " ".join(command)
+    try:
+        done = _run(command, timeout)
+    except OSError as error:
+        raise SupervisorError(f"cannot run systemctl: {error.strerror}; Convoy needs systemd on its hosts") from error
+    except subprocess.TimeoutExpired as error:
+        raise SupervisorError(f"'{shown}' gave no answer within {timeout:g} s") from error
+    if done.returncode != 0 and not may_fail:
+        said = " ".join(done.stderr.split()) or "it said nothing"
+        raise SupervisorError(f"'{shown}' ended with {done.returncode}: {said}")
+    return done.stdout
+
+
+def _run(command: Sequence[str], timeout: float) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=timeout,
+        check=False,
+    )

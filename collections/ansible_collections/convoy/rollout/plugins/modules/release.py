@@ -1,0 +1,454 @@
+#!/usr/bin/python
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Brings a release to a host, takes it into service, and back again."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: release
+short_description: Stage, activate, confirm, revert or remove a release
+version_added: 0.1.0
+author:
+  - The Convoy contributors (@convoy-rollout)
+description:
+  - Keeps the releases of a component beside each other on a host, with a symbolic link C(current) to the active one,
+    and moves between them so that the host serves the old release or the new one, whole, after a power cut too.
+  - A release is an artifact, the configuration rendered into it, and its systemd units. Going back brings back all
+    three.
+  - One call takes a release into service, waits until it is healthy, sees that the running processes are of it, and
+    goes back by itself if not.
+  - A call that was killed is made again with the same arguments; it goes on from what is really there.
+options:
+  component:
+    description: The name of the component.
+    type: str
+    required: true
+  root:
+    description: Where the release tree is. By default C(/srv/) and the name of the component.
+    type: path
+  state:
+    description:
+      - V(staged) brings the release beside the running one. Nothing that serves is touched.
+      - V(active) takes a staged release into service, and goes back if it does not become healthy.
+      - V(confirmed) makes a release that was activated with O(confirm_within) a good one.
+      - V(reverted) goes back to O(release), or to the last good release. The one that is left is no target of a
+        rollback any more until it was active and good again. Where the same O(rollout) brought the first release of
+        this host, nothing is active afterwards.
+      - V(absent) removes a release that is neither active nor the last good one.
+    type: str
+    required: true
+    choices: [staged, active, confirmed, reverted, absent]
+  release:
+    description: The id of the release. Required unless O(state=reverted).
+    type: str
+  version:
+    description: The version of the release. Required with O(manifest).
+    type: str
+  rollout:
+    description: The id of the rollout that asks, for the journal.
+    type: str
+    default: ''
+  token:
+    description:
+      - The fencing token of the rollout. A host that has seen a higher one refuses, so that a rollout which was stopped
+        and comes back to life changes nothing any more.
+    type: int
+    required: true
+  artifact:
+    description:
+      - The archive on the host, for O(state=staged). When it is needed and not given, the module answers
+        RV(artifact_needed) and changes nothing.
+    type: path
+  manifest:
+    description:
+      - What the artifact must be, as publishing made it. C(artifact) with C(sha256), C(size) and C(format), and
+        C(files), a list of C(path), C(size), C(mode) and C(sha256), or of C(path) and C(link).
+      - Required for O(state=staged) without O(verify_only).
+    type: dict
+  verify_only:
+    description: With O(state=staged), only prove that the release is on the host and intact; fail if it is not.
+    type: bool
+    default: false
+  config:
+    description: Rendered files that belong to the release.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      dest:
+        description: The path of the file inside the release. It takes the place of the artifact's file there.
+        type: str
+        required: true
+      content:
+        description: What is in it.
+        type: str
+        required: true
+      mode:
+        description: Its mode. Rights to write for others than root are not granted.
+        type: str
+        default: '0644'
+  units:
+    description:
+      - systemd units that belong to the release, written to C(/etc/systemd/system) on activation. They start at boot if
+        they have an C([Install]) section.
+      - So that the running process shows which release it is, a service needs C(WorkingDirectory=<root>/current).
+      - A file that Convoy did not write is never overwritten.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: The name of the unit with its type.
+        type: str
+        required: true
+      content:
+        description: Its text.
+        type: str
+        required: true
+      action:
+        description: What makes it take a new release up. A unit whose text changed is restarted in any case.
+        type: str
+        choices: [restart, reload]
+        default: restart
+  keep:
+    description: How many good releases to keep. The active and the last good one are never removed.
+    type: int
+    default: 5
+  confirm_within:
+    description:
+      - With O(state=active), the seconds within which O(state=confirmed) must follow. If it does not, the host goes
+        back by itself, also after a reboot. V(0) asks for no confirmation.
+    type: int
+    default: 0
+  strict:
+    description: Refuse artifacts with modes beyond 0755 or foreign owners, instead of putting them right.
+    type: bool
+    default: false
+  limits:
+    description: What an artifact may at most be.
+    type: dict
+    suboptions:
+      members:
+        description: How many members.
+        type: int
+        default: 100000
+      bytes:
+        description: How many bytes when unpacked.
+        type: int
+        default: 17179869184
+      depth:
+        description: How many directories deep.
+        type: int
+        default: 64
+      ratio:
+        description: How many times its size when unpacked.
+        type: int
+        default: 200
+  lock_timeout:
+    description: How many seconds to wait for another call that changes the same release tree.
+    type: int
+    default: 30
+extends_documentation_fragment:
+  - convoy.rollout.gate
+attributes:
+  check_mode:
+    description: Can run in check mode and return changed status prediction without modifying target.
+    support: full
+    details: Says what would be fetched, activated and pruned. The gate is not asked, since nothing new runs.
+  diff_mode:
+    description: Returns details on what has changed (or possibly needs changing in check mode), when in diff mode.
+    support: none
+  idempotent:
+    description:
+      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
+    support: full
+    details: A release that is active, good and healthy is not restarted.
+notes:
+  - Needs root on the host, systemd, and Python 3.8 or later.
+seealso:
+  - module: convoy.rollout.release_info
+  - module: convoy.rollout.health_gate
+"""
+
+EXAMPLES = r"""
+- name: Bring 1.1.0 beside the running release
+  convoy.rollout.release:
+    component: hello
+    state: staged
+    release: 1.1.0-0123456789ab
+    version: "1.1.0"
+    rollout: r-42
+    token: 42
+    artifact: /root/hello-1.1.0.tar.gz
+    manifest: "{{ lookup('file', 'hello-1.1.0.json') | from_json }}"
+    config:
+      - dest: etc/hello.ini
+        content: "{{ lookup('template', 'hello.ini.j2') }}"
+    units:
+      - name: hello.service
+        content: "{{ lookup('template', 'hello.service.j2') }}"
+
+- name: Take it into service, and back if it does not become healthy within half a minute
+  convoy.rollout.release:
+    component: hello
+    state: active
+    release: 1.1.0-0123456789ab
+    rollout: r-42
+    token: 42
+    probes:
+      - kind: http
+        url: http://127.0.0.1:8080/healthz
+    gate:
+      deadline: 30
+
+- name: Go back to the last good release
+  convoy.rollout.release:
+    component: hello
+    state: reverted
+    rollout: r-43
+    token: 43
+"""
+
+RETURN = r"""
+release:
+  description: The release that was asked for, or gone back to.
+  returned: always
+  type: str
+  sample: 1.1.0-0123456789ab
+active:
+  description: The release that is active now; null when there is none.
+  returned: always
+  type: str
+  sample: 1.1.0-0123456789ab
+previous:
+  description: The release that a rollback would go to; null when there is none.
+  returned: always
+  type: str
+  sample: 1.0.0-ba9876543210
+reverted:
+  description: Whether the host went back to another release, or to none.
+  returned: always
+  type: bool
+  sample: false
+artifact_needed:
+  description: Whether the release is not on the host, so that O(artifact) must be given.
+  returned: when O(state=staged)
+  type: bool
+  sample: false
+pruned:
+  description: The releases that were removed to make room.
+  returned: always
+  type: list
+  elements: str
+  sample: [0.8.0-00aa11bb22cc]
+gate:
+  description: How the gate ended, as M(convoy.rollout.health_gate) returns it; null when it was not asked.
+  returned: always
+  type: dict
+  sample: {"verdict": "pass", "message": "all 1 probes were healthy", "attempts": [], "dropped": 0, "elapsed": 0.5}
+gate_after:
+  description: How the gate of the release that was gone back to ended; null when there was none.
+  returned: when an activation failed
+  type: dict
+process:
+  description: Of every service of the release, its main process.
+  returned: always
+  type: dict
+  sample:
+    hello.service: {"pid": 4711, "started": 1735689600.5, "cwd": "/srv/hello/releases/1.1.0-0123456789ab",
+                    "release": "1.1.0-0123456789ab"}
+log:
+  description: The last lines that the units logged.
+  returned: when an activation failed
+  type: list
+  elements: str
+steps:
+  description: What was done when, in seconds since the epoch.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    step:
+      description: What had been done.
+      type: str
+      sample: switched
+    at:
+      description: When it had.
+      type: float
+      sample: 1735689600.123
+stale_token:
+  description: Whether a newer rollout has been here.
+  returned: when it has
+  type: bool
+  sample: true
+highest:
+  description: The token of the newer rollout.
+  returned: when O(token) is stale
+  type: int
+  sample: 43
+"""
+
+import os
+import signal
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.convoy.rollout.plugins.module_utils import activation, gate, names, staging
+from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
+from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError, InputError, PrivilegeError
+from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
+from ansible_collections.convoy.rollout.plugins.module_utils.record import Unit
+from ansible_collections.convoy.rollout.plugins.module_utils.systemd import Systemd
+from ansible_collections.convoy.rollout.plugins.module_utils.tree import Tree
+from ansible_collections.convoy.rollout.plugins.module_utils.unpack import Limits
+
+_SHOWN = ("component", "root", "state", "release", "version", "rollout", "token", "keep", "confirm_within")
+
+
+def arguments() -> dict[str, Any]:
+    """The argument spec."""
+    config = {
+        "dest": {"type": "str", "required": True},
+        "content": {"type": "str", "required": True, "no_log": True},
+        "mode": {"type": "str", "default": "0644"},
+    }
+    unit = {
+        "name": {"type": "str", "required": True},
+        "content": {"type": "str", "required": True},
+        "action": {"type": "str", "choices": ["restart", "reload"], "default": "restart"},
+    }
+    limits = {key: {"type": "int", "default": value} for key, value in vars(Limits()).items()}
+    own = {
+        "component": {"type": "str", "required": True},
+        "root": {"type": "path"},
+        "state": {"type": "str", "required": True, "choices": ["staged", "active", "confirmed", "reverted", "absent"]},
+        "release": {"type": "str"},
+        "version": {"type": "str"},
+        "rollout": {"type": "str", "default": ""},
+        "token": {"type": "int", "required": True, "no_log": False},
+        "artifact": {"type": "path"},
+        "manifest": {"type": "dict"},
+        "verify_only": {"type": "bool", "default": False},
+        "config": {"type": "list", "elements": "dict", "default": [], "options": config},
+        "units": {"type": "list", "elements": "dict", "default": [], "options": unit},
+        "keep": {"type": "int", "default": 5},
+        "confirm_within": {"type": "int", "default": 0},
+        "strict": {"type": "bool", "default": False},
+        "limits": {"type": "dict", "options": limits},
+        "lock_timeout": {"type": "int", "default": 30},
+    }
+    return dict(gate.arguments(), **own)
+
+
+def host_of(params: dict[str, Any]) -> Host:
+    """The host in the hands of the rollout. InputError for values that cannot be right."""
+    component = names.component(params["component"])
+    root = names.root(params["root"] or f"/srv/{component}")
+    for key, least in (("keep", 1), ("confirm_within", 0), ("lock_timeout", 0), ("token", 0)):
+        if params[key] < least:
+            raise InputError(f"{key} is {params[key]}: must be {least} or more")
+    if params["release"] is not None:
+        names.release(params["release"])
+    return Host(Tree(root, component), Systemd(), Clock(), names.rollout(params["rollout"]), params["token"])
+
+
+def wanted_of(params: dict[str, Any]) -> staging.Wanted:
+    """The release to stage. InputError names what is wrong with its description."""
+    if params["manifest"] is None or not params["version"]:
+        raise InputError("state=staged needs manifest and version, or verify_only")
+    artifact, files = staging.manifest(params["manifest"])
+    units = tuple(Unit(names.unit(unit["name"]), unit["content"], unit["action"]) for unit in params["units"])
+    config = tuple(staging.config_file(fields) for fields in params["config"])
+    return staging.Wanted(params["release"], params["version"], artifact, files, config, units)
+
+
+def order_of(params: dict[str, Any]) -> activation.Order:
+    """What is asked of a release that is staged."""
+    return activation.Order(
+        params["release"],
+        tuple(_given(probe) for probe in params["probes"] or []),
+        _given(params["gate"] or {}),
+        params["keep"],
+        params["confirm_within"],
+    )
+
+
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
+    """Without the options that were left out."""
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def stage(host: Host, params: dict[str, Any], is_check: bool) -> dict[str, Any]:
+    """state=staged"""
+    release = params["release"]
+    if params["verify_only"]:
+        host.tree.active()
+        host.tree.verify(release)
+        return dict(host.outcome(release, False), artifact_needed=False)
+    wanted = wanted_of(params)
+    staging.check(host, wanted)
+    if staging.is_staged(host, wanted):
+        host.done("verified")
+        changed = not is_check and staging.ensure_noted(host, release)
+        return dict(host.outcome(release, changed), artifact_needed=False)
+    staging.check_not_in_use(host, release)
+    staging.check_space(host, wanted)
+    if params["artifact"] is None or is_check:
+        return dict(host.outcome(release, is_check), artifact_needed=params["artifact"] is None)
+    limits = Limits(**(params["limits"] or {}))
+    staging.stage(host, wanted, params["artifact"], limits, params["strict"])
+    return dict(host.outcome(release, True), artifact_needed=False)
+
+
+def change(host: Host, params: dict[str, Any]) -> dict[str, Any]:
+    """Do what is asked, as the only one on this tree."""
+    if params["state"] in ("staged", "active"):
+        host.tree.create()
+    elif not host.tree.exists():
+        raise InputError(f"nothing was ever deployed to {host.tree.root} on this host")
+    with host.tree.lock(host.clock, params["lock_timeout"], f"state={params['state']} of rollout {host.rollout}"):
+        host.begin()
+        if params["state"] == "staged":
+            return stage(host, params, is_check=False)
+        if params["state"] == "absent":
+            return host.outcome(params["release"], staging.remove(host, params["release"]))
+        road = {"active": activation.activate, "confirmed": activation.confirm, "reverted": activation.revert}
+        return road[params["state"]](host, order_of(params))
+
+
+def foresee(host: Host, params: dict[str, Any]) -> dict[str, Any]:
+    """What a call would do, without a change."""
+    host.tree.admit(params["token"], params["rollout"], remember=False)
+    if params["state"] == "staged":
+        return stage(host, params, is_check=True)
+    return activation.foresee(host, params["state"], order_of(params))
+
+
+def main() -> None:
+    """Do what is asked, or say why not."""
+    release_needed = [("state", state, ["release"]) for state in ("staged", "active", "confirmed", "absent")]
+    module = AnsibleModule(argument_spec=arguments(), required_if=release_needed, supports_check_mode=True)
+    # What was begun is brought to its end, whatever becomes of the connection.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    shown = {"module_args": {key: module.params[key] for key in _SHOWN}}
+    steps: list[dict[str, Any]] = []
+    try:
+        if os.geteuid() != 0:
+            raise PrivilegeError("convoy.rollout.release needs root on the host: run it with become: true")
+        host = host_of(module.params)
+        steps = host.steps
+        result = foresee(host, module.params) if module.check_mode else change(host, module.params)
+    except ConvoyTargetError as error:
+        module.fail_json(msg=error.message, steps=steps, invocation=shown, **error.details)
+    except OSError as error:
+        module.fail_json(
+            msg=f"{error.filename or 'the host'}: {error.strerror or error}", steps=steps, invocation=shown
+        )
+    module.exit_json(steps=steps, invocation=shown, **result)
+
+
+if __name__ == "__main__":
+    main()
