@@ -82,7 +82,7 @@ def readings_of(
     readings = []
     for name in hosts:
         variables = hostvars[name]
-        read = variables.get("convoy_read") or {}
+        read = variables.get("component_read") or {}
         readings.append(Reading(name, read, str(variables.get("zone", "")), membership.get(name)))
     return readings
 

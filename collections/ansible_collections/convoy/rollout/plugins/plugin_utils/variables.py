@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which variables exist: those that the roles' argument specs name. A misspelt one is refused, not ignored."""
+"""Which variables exist: those that the roles' argument specs name. A misspelt one is refused, not ignored.
+
+``REGISTERED`` are those that the roles set themselves.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,15 @@ import yaml
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError, nearest
 
 PREFIXES = ("component_", "rollout_", "environment_", "traffic_", "depot_", "publish_")
+REGISTERED = frozenset(
+    {
+        "component_activated", "component_read", "component_reverted", "component_staged", "rollout_admission",
+        "rollout_checked", "rollout_current", "rollout_decided", "rollout_failed", "rollout_opened", "rollout_report",
+        "rollout_results", "rollout_road_back", "rollout_road_forward", "rollout_road_stage", "rollout_staging",
+        "rollout_status", "rollout_watch", "rollout_way_back_failed", "traffic_balancers", "traffic_drained",
+        "traffic_undrained",
+    }
+)  # fmt: skip
 ROLES = Path(__file__).parents[2] / "roles"
 
 
@@ -31,7 +43,7 @@ def refuse_unknown(names: Iterable[str]) -> None:
     """Raise SpecError for a variable with one of our prefixes that no role knows."""
     known = known_variables()
     for name in names:
-        if name.startswith(PREFIXES) and name not in known:
+        if name.startswith(PREFIXES) and name not in known and name not in REGISTERED:
             prefix = name.partition("_")[0]
             alike = [word for word in known if word.startswith(prefix)] or known
             raise SpecError(f"unknown variable {name}: {nearest(name, alike)}")
