@@ -1,0 +1,285 @@
+#!/usr/bin/python
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of an action: the work is done on the controller, by plugins/action/rollout.py."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: rollout
+short_description: Check, open, turn round and close a rollout
+version_added: 0.1.0
+author:
+  - The Convoy contributors (@convoy-rollout)
+description:
+  - The steps of a rollout that concern all of its hosts at once. They run on the controller.
+  - The hosts' own steps are M(convoy.rollout.admission), M(convoy.rollout.release) and M(convoy.rollout.report).
+options:
+  state:
+    description:
+      - V(checked) refuses what can be refused without asking a host. The variables, the phases, the artifact's
+        signature, freezes of the environment.
+      - V(opened) refuses what the hosts cannot take, makes the plan, takes the token and records the opening, or goes
+        on with the rollout that a dead run left open. In check mode it tells the plan and changes nothing. The hosts
+        must have been read before, by M(convoy.rollout.release_info) registered as C(convoy_read).
+      - V(decided) says which hosts have to go back.
+      - V(closed) records the verdict, tells it, and gives the token back. It fails unless the rollout succeeded.
+    type: str
+    required: true
+    choices: [checked, opened, decided, closed]
+  ledger_url:
+    description:
+      - The ledger, as an SQLAlchemy URL. C(sqlite:////path/file.db) for one controller,
+        C(postgresql+psycopg://user@host/database) for several. SQLite is refused in a job of AWX.
+    type: str
+    required: true
+  kind:
+    description: Forward to a version, or back to a release that the hosts still have.
+    type: str
+    choices: [deploy, rollback]
+    default: deploy
+  environment:
+    description: The environment's name. Required if O(state=checked).
+    type: str
+  component:
+    description: The component's name. Required if O(state=checked).
+    type: str
+  version:
+    description:
+      - The version to go to, a string. A number is refused, since V(1.10) in YAML is the number 1.1.
+      - A rollback without it goes to the last good release of what most of the hosts run.
+    type: str
+  depot:
+    description: The directory of the depot. A rollback does not need it.
+    type: path
+  allowed_signers:
+    description: The file of the keys that may sign releases, in ssh-keygen's format. A rollback does not need it.
+    type: path
+  revoked_signers:
+    description: The file of keys that are revoked, in ssh-keygen's format.
+    type: path
+  freezes:
+    description:
+      - Times in which nothing is deployed, each with C(name), C(from) and C(until) in ISO 8601. A time without a zone
+        is in UTC. Rolling back is always allowed.
+    type: list
+    elements: dict
+    default: []
+  freeze_override:
+    description: The reason for which a freeze is overridden. It is recorded in the ledger.
+    type: str
+    default: ""
+  hosts:
+    description: The hosts that run the component, in the order in which they are put into the phases.
+    type: list
+    elements: str
+    default: []
+  phases:
+    description:
+      - The phases, in order, as the role P(convoy.rollout.rollout#role) describes them. Required if O(state=checked).
+    type: raw
+  max_unavailable:
+    description:
+      - How many hosts of a phase that does not say it itself may be out of service at once, as a count or a percentage
+        of the fleet (rounded down, at least 1).
+    type: raw
+    default: 1
+  failure_budget:
+    description:
+      - How many hosts may end failed, unreachable or reverted over the whole rollout, as a count or a percentage
+        (rounded down). One more, and the rollout turns round.
+    type: raw
+    default: 0
+  turn_back_max_unavailable:
+    description: How many hosts may be out of service at once on the way back.
+    type: raw
+    default: 50%
+  lease:
+    description: Seconds after which an admitted host that has not reported counts as lost.
+    type: raw
+    default: 600
+  checked:
+    description: What O(state=checked) returned. Required if O(state=opened).
+    type: dict
+  membership:
+    description: Which hosts the load balancers have in service, as P(convoy.rollout.membership#filter) makes it.
+    type: dict
+    default: {}
+  opened:
+    description: What O(state=opened) returned. Required if O(state=decided) or O(state=closed).
+    type: dict
+attributes:
+  action:
+    description: Has a corresponding action plugin, so some parts of the options can be executed on the controller.
+    support: full
+    details: All of it runs on the controller. The hosts are not contacted.
+  check_mode:
+    description: Can run in check mode and return changed status prediction without modifying target.
+    support: full
+    details: O(state=opened) tells the plan, and the states after it have nothing to do.
+  diff_mode:
+    description: Returns details on what has changed (or possibly needs changing in check mode), when in diff mode.
+    support: none
+    details: The plan names what each host runs and what it would run.
+  idempotent:
+    description:
+      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
+    support: full
+    details: When every host runs the release and is in service, nothing is opened.
+seealso:
+  - module: convoy.rollout.admission
+  - module: convoy.rollout.report
+  - module: convoy.rollout.verdict
+"""
+
+EXAMPLES = r"""
+- name: Check the request, the artifact and the policy
+  convoy.rollout.rollout:
+    state: checked
+    environment: staging
+    component: hello
+    version: "1.1.0"
+    ledger_url: sqlite:////var/lib/convoy/staging.db
+    depot: /var/lib/convoy/depot
+    allowed_signers: /etc/convoy/allowed_signers
+    hosts: "{{ groups['app'] }}"
+    phases:
+      - name: canary
+        size: 1
+        bake: 30
+      - name: fleet
+        size: 100%
+        max_unavailable: 25%
+  register: convoy_checked
+
+- name: Plan, take the token, record the opening
+  convoy.rollout.rollout:
+    state: opened
+    ledger_url: sqlite:////var/lib/convoy/staging.db
+    checked: "{{ convoy_checked }}"
+  register: convoy_opened
+
+- name: Record and tell the verdict
+  convoy.rollout.rollout:
+    state: closed
+    ledger_url: sqlite:////var/lib/convoy/staging.db
+    opened: "{{ convoy_opened }}"
+"""
+
+RETURN = r"""
+stream:
+  description: The environment and the component, with a slash between them. Where the rollout stands in the ledger.
+  returned: when O(state=checked) or a rollout was opened
+  type: str
+  sample: staging/hello
+version:
+  description: The version that the rollout goes to.
+  returned: when O(state=checked) or a rollout was opened
+  type: str
+  sample: 1.1.0
+artifact:
+  description: The artifact of the version in the depot.
+  returned: when O(state=checked) and O(kind=deploy)
+  type: str
+  sample: /var/lib/convoy/depot/blobs/sha256/9f1d4c07b3e2a8556e0c1d9f4b7a2e638cf05d1b94e7a3620c8f5b1d7e4a9036
+artifact_sha256:
+  description: The artifact's digest.
+  returned: when O(state=checked) and O(kind=deploy)
+  type: str
+  sample: 9f1d4c07b3e2a8556e0c1d9f4b7a2e638cf05d1b94e7a3620c8f5b1d7e4a9036
+manifest:
+  description: The manifest that was verified.
+  returned: when O(state=checked) and O(kind=deploy)
+  type: dict
+  contains:
+    path:
+      description: Where it is.
+      type: str
+      sample: /var/lib/convoy/depot/components/hello/1.1.0/manifest.json
+    sha256:
+      description: Its digest, which the release is staged against.
+      type: str
+      sample: 2b7e0c9a51d84f36a1c5e7f09283b4d6508f1a2c3d4e5f60718293a4b5c6d7e8
+signer:
+  description: Who signed the manifest, a principal of O(allowed_signers).
+  returned: when O(state=checked) and O(kind=deploy)
+  type: str
+  sample: release@convoy.example
+need_bytes:
+  description: How many bytes must be free on every host.
+  returned: when O(state=checked) and O(kind=deploy)
+  type: int
+  sample: 81920
+override:
+  description: Which freeze was overridden and why. Empty when none was.
+  returned: when O(state=checked)
+  type: str
+  sample: "the freeze end of the year was overridden: security fix"
+idle:
+  description: Whether there is nothing to do, because it is done already or because this is check mode.
+  returned: when O(state=opened)
+  type: bool
+  sample: false
+rollout:
+  description: The rollout's id.
+  returned: when a rollout was opened
+  type: str
+  sample: 20260105-091500-3fa2
+token:
+  description: The fencing token of this run. Hosts and ledger refuse a lower one.
+  returned: when a rollout was opened
+  type: int
+  sample: 1767604500
+order:
+  description: The hosts that have to go, in the order in which they ask for admission.
+  returned: when O(state=opened)
+  type: list
+  elements: str
+  sample: [app1, app2, app3]
+hosts:
+  description:
+    - For O(state=checked) the hosts as they were given.
+    - For O(state=opened) a dictionary, by host, of C(from), the release that the host ran when the rollout was opened
+      (or null), and C(to), the release that it has to run.
+  returned: when O(state=checked) or O(state=opened)
+  type: raw
+  sample:
+    app1:
+      from: 1.0.0-0c5e77d1f2b8
+      to: 1.1.0-5f2c1e8ab904
+gate:
+  description: The gate that a dead run left open, as M(convoy.rollout.report) returns it, or null.
+  returned: when a rollout was opened
+  type: dict
+retry:
+  description: The command that does the same again.
+  returned: when O(state=opened)
+  type: str
+  sample: ansible-playbook deploy.yml -i staging -e component_version=1.1.0
+to_return:
+  description: The hosts that have to go back, the ones that are out of service first.
+  returned: when O(state=decided)
+  type: list
+  elements: str
+  sample: [app1]
+status:
+  description:
+    - Where the rollout stands. V(succeeded), V(reverted) and V(failed) are its ends, V(idle) says that none was opened.
+  returned: when O(state=closed)
+  type: str
+  sample: succeeded
+reason:
+  description: A short word for what was refused. It does not change when the message is reworded.
+  returned: failure
+  type: str
+  sample: policy
+convoy:
+  description: What is told in the terminal, in C(lines) at once or in C(summary) at the end of the run.
+  returned: when there is something to tell
+  type: dict
+  sample:
+    summary:
+      - "deploy of hello 1.1.0 in staging: succeeded (rollout 20260105-091500-3fa2)"
+      - "1.1.0-5f2c1e8ab904: app1, app2, app3"
+"""
