@@ -26,6 +26,7 @@ SAY_EVERY = 15.0  # seconds between two lines about what a host waits for
 class ActionModule(ControllerAction):
     """``convoy.rollout.admission``"""
 
+    _supports_check_mode = False
     SPEC = {
         **LEDGER_SPEC,
         "host": {"type": "str", "required": True},

@@ -25,6 +25,7 @@ OUTCOMES = ("succeeded", "reverted", "failed", "lost", "unreachable", "unstaged"
 class ActionModule(ControllerAction):
     """``convoy.rollout.report``"""
 
+    _supports_check_mode = False
     SPEC = {
         **LEDGER_SPEC,
         "host": {"type": "str", "required": True},

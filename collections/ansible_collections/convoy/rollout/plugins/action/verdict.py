@@ -23,6 +23,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.run import this_run
 class ActionModule(ControllerAction):
     """``convoy.rollout.verdict``"""
 
+    _supports_check_mode = False
     SPEC = {
         **LEDGER_SPEC,
         "verdict": {"type": "str", "required": True, "choices": [verdict.value for verdict in Verdict]},
