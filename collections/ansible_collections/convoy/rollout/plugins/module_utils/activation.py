@@ -263,7 +263,7 @@ def _look_at_processes(host: Host, recorded: Record, not_before: int) -> tuple[d
         running = process.read(status.pid) if status.pid else None
         if running is not None:
             seen[name] = process.describe(running, host.tree.releases)
-        fault = _unit_fault(status)
+        fault = unit_fault(status)
         if fault is None and restarts and running is not None:
             fault = process.fault(running, host.tree.releases, recorded.release, not_before)
         if fault is not None:
@@ -271,7 +271,7 @@ def _look_at_processes(host: Host, recorded: Record, not_before: int) -> tuple[d
     return seen, faults
 
 
-def _unit_fault(status: UnitStatus) -> str | None:
+def unit_fault(status: UnitStatus) -> str | None:
     """Why a unit is not doing what it is for."""
     if status.load != "loaded":
         return f"systemd could not load it ({status.load})"

@@ -80,6 +80,11 @@ class Tree:
         """The journal's file."""
         return os.path.join(self.state, "journal.jsonl")
 
+    @property
+    def lock_path(self) -> str:
+        """The file that the lock is on."""
+        return os.path.join(self.state, "lock")
+
     def release(self, release: str) -> str:
         """The directory of a release."""
         return os.path.join(self.releases, names.release(release))
@@ -263,7 +268,7 @@ class Tree:
     def lock(self, clock: Clock, patience: float, purpose: str) -> Iterator[None]:
         """Be the only one who changes this tree. The kernel frees the lock of a process that died."""
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-        descriptor = os.open(os.path.join(self.state, "lock"), flags, 0o600)
+        descriptor = os.open(self.lock_path, flags, 0o600)
         try:
             self._wait_for_lock(descriptor, clock, patience)
             os.ftruncate(descriptor, 0)

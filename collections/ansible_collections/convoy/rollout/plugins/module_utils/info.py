@@ -1,0 +1,159 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What can be said of a component on a host without changing anything."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import AbstractSet, Any, Iterator, Mapping, Sequence
+
+from ansible_collections.convoy.rollout.plugins.module_utils import gate, process, record, units
+from ansible_collections.convoy.rollout.plugins.module_utils.activation import unit_fault
+from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError
+from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
+from ansible_collections.convoy.rollout.plugins.module_utils.journal import History, Reading
+from ansible_collections.convoy.rollout.plugins.module_utils.record import Record
+
+
+def look(host: Host, unit_names: Sequence[str], verify: bool) -> dict[str, Any]:
+    """The facts of the release tree, the units and the processes. Reads only; nothing missing is an error."""
+    tree = host.tree
+    present, current = tree.present(), tree.look_at_current()
+    active = current.release if current.kind == "release" else None
+    reading = host.journal.read()
+    history = History.of(reading.entries)
+    records = dict(_records(host, present))
+    recorded = records.get(active or "")
+    names = list(unit_names) or [unit.name for unit in (recorded.units if recorded else ())]
+    reloaded = {unit.name for unit in recorded.units if unit.action == "reload"} if recorded else set()
+    processes, process_problems = _processes(host, names, reloaded, active)
+    busy = holder(host)
+    problems = [
+        *filter(None, [tree.current_fault(current)]),
+        *_journal_problems(host, reading, history, busy),
+        *_release_problems(host, active, recorded, verify),
+        *(f"{name} in {tree.releases} is none of Convoy's releases" for name in tree.strangers()),
+        *(process_problems if active else []),
+    ]
+    unconfirmed = history.unconfirmed
+    return {
+        "present": tree.exists(),
+        "active": active,
+        "version": recorded.version if recorded else None,
+        "active_since": history.standings[active].since if active in history.standings else None,
+        "good": history.good(present),
+        "last_good": history.last_good(present, besides=active),
+        "staged": sorted(present),
+        "problems": problems,
+        "unconfirmed": _unconfirmed(unconfirmed.until if unconfirmed else None, active, history),
+        "busy": busy,
+        "process": processes,
+        "releases": _releases(history, records),
+    }
+
+
+def health(host: Host, active: str | None, probes: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any] | None:
+    """One round of the gate; None without probes or without an active release. GateError when it is written wrong."""
+    recorded = dict(_records(host, {active})).get(active) if active else None
+    version = recorded.version if recorded else None
+    probing = gate.validate(gate.expecting(probes, version or "unknown"), dict(options))
+    if not probing.probes or active is None:
+        return None
+    return gate.once(probing, host.clock).as_dict()
+
+
+def holder(host: Host) -> str | None:
+    """Who is changing the tree at this moment; None when nobody is."""
+    try:
+        descriptor = os.open(host.tree.lock_path, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(descriptor, 200, 0).decode("utf-8", "replace")
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _records(host: Host, present: Sequence[str] | set[str]) -> Iterator[tuple[str, Record]]:
+    """The records that can be read; one that cannot is found by _release_problems where it matters."""
+    for release in present:
+        try:
+            yield release, host.tree.read_record(release)
+        except ConvoyTargetError:
+            continue
+
+
+def _journal_problems(host: Host, reading: Reading, history: History, busy: str | None) -> Iterator[str]:
+    for number in reading.damaged:
+        yield f"line {number} of {host.tree.journal} cannot be read"
+    pending = history.pending
+    if pending is not None and busy is None:
+        what = "activation" if pending.event == "activating" else "way back"
+        yield (
+            f"the {what} of {pending.release} by rollout {pending.rollout or 'unknown'} did not end: "
+            "run the deployment or the rollback again"
+        )
+
+
+def _release_problems(host: Host, active: str | None, recorded: Record | None, verify: bool) -> Iterator[str]:
+    """How the active release and its unit files differ from what they should be."""
+    if active is None:
+        return
+    if recorded is None:
+        yield f"the active release {active} has no record that can be read"
+        return
+    comparison = record.compare(recorded, host.tree.release(active), digests=verify)
+    yield from (f"the active release differs: {fault}" for fault in comparison.faults)
+    yield from (f"the active release has a file more than it should: {path}" for path in comparison.unexpected)
+    try:
+        plan = host.units.plan(recorded.units)
+    except ConvoyTargetError as error:
+        yield error.message
+        return
+    yield from (f"unit {unit.name} differs from the active release's" for unit in plan.write)
+    yield from (f"unit {name} does not belong to the active release" for name in plan.remove)
+
+
+def _processes(
+    host: Host, names: Sequence[str], reloaded: AbstractSet[str], active: str | None
+) -> tuple[dict[str, Any], list[str]]:
+    """The main processes of units, and what is wrong with them. One that is only reloaded keeps its old directory."""
+    seen: dict[str, Any] = {}
+    problems = []
+    runnable = [name for name in names if not units.is_template(name)]
+    for name, status in host.supervisor.show(runnable).items():
+        running = process.read(status.pid) if status.pid else None
+        if running is not None:
+            seen[name] = process.describe(running, host.tree.releases)
+        fault = unit_fault(status)
+        if fault is None and running is not None and active is not None and name not in reloaded:
+            fault = process.fault(running, host.tree.releases, active, not_before=0)
+        if fault is not None:
+            problems.append(f"{name}: {fault}")
+    return seen, problems
+
+
+def _unconfirmed(until: float | None, active: str | None, history: History) -> dict[str, Any] | None:
+    """The release that waits for its confirmation, and until when."""
+    unconfirmed = history.unconfirmed
+    if unconfirmed is None or unconfirmed.release != active or history.state(str(active)) != "active":
+        return None
+    return {"release": active, "until": until}
+
+
+def _releases(history: History, records: Mapping[str, Record]) -> list[dict[str, Any]]:
+    """Every release on the host, the one that was staged last first."""
+    newest_first = sorted(records.values(), key=lambda recorded: (recorded.staged_at, recorded.release), reverse=True)
+    return [
+        {
+            "id": recorded.release,
+            "version": recorded.version,
+            "state": history.state(recorded.release) or "unknown",
+        }
+        for recorded in newest_first
+    ]
