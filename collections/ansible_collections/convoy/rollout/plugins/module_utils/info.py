@@ -46,6 +46,7 @@ def look(host: Host, unit_names: Sequence[str], verify: bool) -> dict[str, Any]:
         "good": history.good(present),
         "last_good": history.last_good(present, besides=active),
         "staged": sorted(present),
+        "obstacle": tree.current_fault(current),
         "problems": problems,
         "unconfirmed": _unconfirmed(unconfirmed.until if unconfirmed else None, active, history),
         "busy": busy,

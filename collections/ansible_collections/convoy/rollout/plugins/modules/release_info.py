@@ -137,6 +137,11 @@ problems:
   type: list
   elements: str
   sample: ['hello.service: it is failed (failed), result exit-code']
+obstacle:
+  description: Why no release can be activated here and how to mend that; null when nothing stands in the way.
+  returned: always
+  type: str
+  sample: '/srv/hello/current points to releases/1.0.0-ba9876543210, which is not there'
 token:
   description: The highest fencing token seen.
   returned: always

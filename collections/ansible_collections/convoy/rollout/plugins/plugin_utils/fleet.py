@@ -142,12 +142,16 @@ def _version(readings: Iterable[Reading], release: str) -> str:
 
 
 def objections(readings: Sequence[Reading], need_bytes: int) -> list[str]:
-    """Why hosts cannot take the release, one sentence each; checked before any of them is touched."""
+    """Why hosts cannot take the release, one sentence each; checked before any of them is touched.
+
+    What a release mends (a service that has failed, an activation that did not end) is no objection to it.
+    """
     found = []
     for reading in readings:
         if not reading.reachable:
             continue
-        found += [f"{reading.name}: {problem}" for problem in reading.read.get("problems", ())]
+        if reading.read.get("obstacle"):
+            found.append(f"{reading.name}: {reading.read['obstacle']}")
         free = reading.read.get("free_bytes")
         if free is not None and free < need_bytes:
             found.append(
