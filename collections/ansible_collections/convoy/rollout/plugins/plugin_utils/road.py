@@ -134,5 +134,5 @@ def membership(answers: Sequence[Mapping[str, Any]], servers: Mapping[str, str],
     for host in hosts:
         known = [answer["servers"][name] for answer in answers for name in [servers.get(host, host)] if name in answer["servers"]]
         if known:
-            found[host] = all(server["status"] == "up" for server in known)
+            found[host] = all(server["state"] == "up" for server in known)
     return found
