@@ -26,9 +26,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import Convo
 NAMESPACE = "convoy-release"
 SECONDS = 30  # that ssh-keygen may take
 
-_ARMOR = re.compile(
-    rb"\s*-----BEGIN SSH SIGNATURE-----\s+([A-Za-z0-9+/=\s]+)-----END SSH SIGNATURE-----\s*\Z"
-)
+_ARMOR = re.compile(rb"\s*-----BEGIN SSH SIGNATURE-----\s+([A-Za-z0-9+/=\s]+)-----END SSH SIGNATURE-----\s*\Z")
 _MAGIC = b"SSHSIG"
 _FIELD = re.compile(r'(?:[^\s"]|"[^"]*")+')
 _PATTERN_CHARACTERS = frozenset("*?!")
@@ -114,7 +112,7 @@ class SshSigner:
     namespace: str = NAMESPACE
 
     def sign(self, content: bytes) -> bytes:
-        self._check_key()
+        self.check()
         done = _ssh_keygen(["-Y", "sign", "-f", str(self.key), "-n", self.namespace], content)
         if done.returncode != 0 or not _ARMOR.match(done.stdout):
             raise SigningError(
@@ -123,7 +121,8 @@ class SshSigner:
             )
         return done.stdout
 
-    def _check_key(self) -> None:
+    def check(self) -> None:
+        """Raise SigningError for a key that is not there, or that others could use."""
         try:
             mode = stat.S_IMODE(self.key.stat().st_mode)
         except OSError as error:

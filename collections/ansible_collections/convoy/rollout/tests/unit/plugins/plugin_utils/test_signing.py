@@ -31,9 +31,7 @@ class Home:
 
     def key(self, name: str, passphrase: str = "") -> Path:
         path = self.path / name
-        subprocess.run(
-            ["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-C", "", "-f", str(path)], check=True
-        )
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-C", "", "-f", str(path)], check=True)
         return path
 
     def public(self, name: str) -> str:
@@ -207,9 +205,7 @@ def test_a_revocation_list_that_is_damaged_trusts_nobody(home: Home, signature: 
         pytest.param(lambda signature: signature + signature, id="twice"),
     ],
 )  # fmt: skip
-def test_what_is_no_signature_is_refused(
-    home: Home, signature: bytes, damage: Callable[[bytes], bytes]
-) -> None:
+def test_what_is_no_signature_is_refused(home: Home, signature: bytes, damage: Callable[[bytes], bytes]) -> None:
     error = refusal(home.trust(f"alice {home.public('release')}"), CONTENT, damage(signature))
     assert type(error) is signing.MalformedSignatureError
 
@@ -236,7 +232,7 @@ def test_a_missing_trust_file_is_named(tmp_path: Path, signature: bytes) -> None
 def test_a_key_that_others_can_read_does_not_sign(home: Home) -> None:
     key = home.path / "release"
     key.chmod(0o640)
-    with pytest.raises(signing.SigningError, match="mode 0640.*chmod 0600"):
+    with pytest.raises(signing.SigningError, match=r"mode 0640.*chmod 0600"):
         SshSigner(key).sign(CONTENT)
 
 

@@ -42,5 +42,5 @@ def test_a_number_is_answered_with_how_to_write_it() -> None:
     message = str(refused.value)
     assert 'component_version: "1.10"' in message
     assert "-e component_version=1.10" in message
-    assert "-e '{\"component_version\": \"1.10\"}'" in message
+    assert '-e \'{"component_version": "1.10"}\'' in message
     assert "AWX" in message
