@@ -1,0 +1,84 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Put a release into the depot, signed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import ControllerAction, Result
+from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import Depot, Publication, Published
+from ansible_collections.convoy.rollout.plugins.plugin_utils.manifest import format_time, parse_time
+from ansible_collections.convoy.rollout.plugins.plugin_utils.signing import SshSigner
+from ansible_collections.convoy.rollout.plugins.plugin_utils.spec_guard import require_string
+
+
+class ActionModule(ControllerAction):
+    """``convoy.rollout.publish``"""
+
+    SPEC: ClassVar[dict[str, Any]] = {
+        "component": {"type": "str", "required": True},
+        "version": {"type": "str", "required": True},
+        "artifact": {"type": "path", "required": True},
+        "depot": {"type": "path", "required": True},
+        "signing_key": {"type": "path", "required": True},
+        "identity": {"type": "str"},
+        "audience": {"type": "list", "elements": "str", "default": []},
+        "expires": {"type": "str"},
+    }
+
+    def before_validation(self, raw: Mapping[str, Any]) -> None:
+        """Refuse a version that YAML made a number, before its type is converted."""
+        if "version" in raw:
+            require_string("component_version", raw["version"])
+
+    def perform(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Result:
+        """Publish, or in check mode tell what that would do."""
+        depot, publication = Depot(Path(arguments["depot"])), _publication(arguments)
+        signer, now = SshSigner(Path(arguments["signing_key"])), datetime.now(UTC)
+        if self.check_mode:
+            signer.check()
+            published = depot.preview(publication, now)
+        else:
+            published = depot.publish(publication, signer, now)
+        return {**_result(published), "convoy": {"lines": [_line(published, self.check_mode)]}}
+
+
+def _publication(arguments: Mapping[str, Any]) -> Publication:
+    expires = arguments["expires"]
+    return Publication(
+        component=arguments["component"],
+        version=arguments["version"],
+        artifact=Path(arguments["artifact"]),
+        audience=tuple(sorted(set(arguments["audience"]))),
+        expires=parse_time("expires", expires) if expires else None,
+        signer=arguments["identity"] or None,
+    )
+
+
+def _result(published: Published) -> Result:
+    manifest = published.manifest
+    return {
+        "changed": published.changed,
+        "component": manifest.component,
+        "version": manifest.version,
+        "serial": manifest.serial,
+        "created": format_time(manifest.created),
+        "sha256": manifest.artifact.sha256,
+        "size": manifest.artifact.size,
+        "files": len(manifest.files),
+        "manifest": str(published.path),
+        "artifact": str(published.artifact),
+    }
+
+
+def _line(published: Published, check_mode: bool) -> str:
+    manifest = published.manifest
+    done = "would be published" if check_mode else "published"
+    what = done if published.changed else "was published before, nothing changed"
+    return f"{manifest.component} {manifest.version} {what}: serial {manifest.serial}, {len(manifest.files)} files"
