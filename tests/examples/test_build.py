@@ -21,23 +21,21 @@ VERSIONS = ["1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0", "1.5.0", "1.6.0"]
 def run(tool: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(EXAMPLES / tool), *map(str, arguments)],
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
 
 
 def digests(directory: Path) -> dict[str, str]:
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(directory.iterdir())
-    }
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(directory.iterdir())}
 
 
 def test_build_makes_every_version_and_prints_it(tmp_path: Path) -> None:
     built = run("build", tmp_path / "out")
     assert built.returncode == 0
-    assert built.stdout.splitlines() == [
-        str(tmp_path / "out" / f"hello-{version}.tar.gz") for version in VERSIONS
-    ]
+    assert built.stdout.splitlines() == [str(tmp_path / "out" / f"hello-{version}.tar.gz") for version in VERSIONS]
 
 
 def test_build_is_the_same_to_the_byte(tmp_path: Path) -> None:

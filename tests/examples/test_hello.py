@@ -48,8 +48,7 @@ class Running:
     def metrics(self) -> dict[str, float]:
         lines = self.get("/metrics")[2].splitlines()
         return {
-            name: float(value)
-            for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+            name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         }
 
     def said(self) -> str:
@@ -57,9 +56,7 @@ class Running:
 
 
 def launch(config: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-B", str(HELLO), str(config)], stderr=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen([sys.executable, "-B", str(HELLO), str(config)], stderr=subprocess.PIPE, text=True)
 
 
 def first_line(process: subprocess.Popen[str]) -> str:
@@ -261,7 +258,10 @@ def test_a_bad_config_is_named(tmp_path: Path, content: str | None, complaint: s
         config.write_text(content)
     ended = subprocess.run(
         [sys.executable, "-B", str(HELLO), str(config)],
-        stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert ended.returncode == 2
     assert complaint in ended.stderr
@@ -271,7 +271,8 @@ def test_the_artifact_of_a_version_runs_with_its_faults(tmp_path: Path) -> None:
     """What the build packs, unpacked as a host has it: faults from inside, config from outside."""
     subprocess.run(
         [sys.executable, str(EXAMPLES / "build"), str(tmp_path), "1.2.0"],
-        check=True, stdout=subprocess.DEVNULL,
+        check=True,
+        stdout=subprocess.DEVNULL,
     )
     release = tmp_path / "release"
     release.mkdir()
@@ -280,7 +281,10 @@ def test_the_artifact_of_a_version_runs_with_its_faults(tmp_path: Path) -> None:
     (release / "etc" / "hello.json").write_text('{"address": "127.0.0.1", "port": 0}')
     process = subprocess.Popen(
         [sys.executable, "-B", "app/hello.py", "etc/hello.json"],
-        cwd=release, stderr=subprocess.PIPE, text=True, env={"PATH": os.environ["PATH"]},
+        cwd=release,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={"PATH": os.environ["PATH"]},
     )
     try:
         line = first_line(process)

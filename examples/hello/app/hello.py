@@ -99,9 +99,7 @@ def _check_setting(path: Path, key: str, value: Any) -> None:
     expected = type(DEFAULTS[key])
     numeric = expected is float and type(value) is int
     if type(value) is not expected and not numeric:
-        raise ConfigError(
-            f"{path}: '{key}' must be of type {expected.__name__}, not {value!r}"
-        )
+        raise ConfigError(f"{path}: '{key}' must be of type {expected.__name__}, not {value!r}")
     if expected in (int, float) and value < 0:
         raise ConfigError(f"{path}: '{key}' must not be negative, not {value!r}")
 
@@ -126,8 +124,7 @@ class Metrics:
             requests, seconds = sorted(self._requests.items()), self._seconds
         lines = ["# HELP hello_requests_total Requests answered.", "# TYPE hello_requests_total counter"]
         lines += [
-            f'hello_requests_total{{endpoint="{path}",code="{status}"}} {count}'
-            for (path, status), count in requests
+            f'hello_requests_total{{endpoint="{path}",code="{status}"}} {count}' for (path, status), count in requests
         ]
         lines += [
             "# HELP hello_request_duration_seconds Time spent in answering.",
