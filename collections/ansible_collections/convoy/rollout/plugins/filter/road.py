@@ -30,7 +30,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         """The filters by name."""
         functions = (
-            road.steps, road.outcome, road.serves_old, road.way_back, road.watch_rounds, road.watch_verdict,
-            road.membership,
+            road.steps, road.may_go_on, road.outcome, road.serves_old, road.way_back, road.watch_rounds,
+            road.watch_verdict, road.membership,
         )  # fmt: skip
         return {function.__name__: _filter(function) for function in functions}

@@ -61,12 +61,12 @@ def outcome(results: Results, failure: Mapping[str, Any]) -> dict[str, str]:
     ``results`` has what the steps drain, activate, revert and undrain returned, as far as they ran; ``failure`` is
     the result that ended the road, empty where nothing did.
     """
-    drain, activate = results.get("drain", {}), results.get("activate", {})
+    drain, activate = _ran(results, "drain"), _ran(results, "activate")
     if drain.get("unreachable"):
         return {"outcome": "reverted", "why": f"the load balancer cannot be reached, the host was left as it was: {_why(drain)}"}
     if activate.get("unreachable"):
         return {"outcome": "lost", "why": f"it cannot be reached any more: {_why(activate)}"}
-    if not failure and not results.get("undrain", {}).get("unreachable"):
+    if not failure and not _ran(results, "undrain").get("unreachable"):
         return {"outcome": "succeeded", "why": ""}
     why = _why(failure or results["undrain"])
     return {"outcome": "reverted" if serves_old(results) and _in_service(results) else "failed", "why": why}
@@ -74,25 +74,36 @@ def outcome(results: Results, failure: Mapping[str, Any]) -> dict[str, str]:
 
 def serves_old(results: Results) -> bool:
     """Whether a host whose road was ended runs the release that it came from, healthy."""
-    activate, revert = results.get("activate", {}), results.get("revert", {})
+    activate, revert = _ran(results, "activate"), _ran(results, "revert")
     return not activate or bool(activate.get("reverted")) or _went_well(revert)
+
+
+def may_go_on(results: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the next step may follow on ``results``: nothing was unreachable, and something is there to serve."""
+    return not any(result.get("unreachable") or result.get("active", "") is None for result in results)
 
 
 def way_back(results: Results, failure: str) -> dict[str, str]:
     """What became of a host that had to go back; ``failure`` says what ended its road, empty where nothing did."""
     for step in ("drain", "revert", "undrain"):
-        result = results.get(step, {})
+        result = _ran(results, step)
         if result.get("failed") or result.get("unreachable"):
             return {"outcome": "stuck", "why": f"{step}: {_why(result)}"}
     return {"outcome": "stuck" if failure else "returned", "why": failure}
 
 
+def _ran(results: Results, step: str) -> Mapping[str, Any]:
+    """What the step returned; empty where it was skipped or never came to pass."""
+    result = results.get(step) or {}
+    return {} if result.get("skipped") else result
+
+
 def _went_well(result: Mapping[str, Any]) -> bool:
-    return bool(result) and not (result.get("failed") or result.get("unreachable") or result.get("skipped"))
+    return bool(result) and not (result.get("failed") or result.get("unreachable"))
 
 
 def _in_service(results: Results) -> bool:
-    undrain = results.get("undrain", {})
+    undrain = _ran(results, "undrain")
     return not (undrain.get("failed") or undrain.get("unreachable"))
 
 
