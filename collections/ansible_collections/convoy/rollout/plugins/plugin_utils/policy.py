@@ -33,6 +33,11 @@ def refuse_when_frozen(freezes: Sequence[Mapping[str, Any]], now: float, overrid
             if key not in FREEZE_KEYS:
                 raise SpecError(f"{field}: unknown key {key!r}: {nearest(str(key), FREEZE_KEYS)}")
         begin, end = (_moment(f"{field}.{key}", freeze.get(key)) for key in ("from", "until"))
+        if end <= begin:
+            raise SpecError(
+                f"{field}: it ends at {end.isoformat()}, before it begins at {begin.isoformat()}: "
+                "exchange from and until"
+            )
         if not begin.timestamp() <= now < end.timestamp():
             continue
         name = freeze.get("name", field)

@@ -48,6 +48,8 @@ def _render(field: str, item: Any, keys: tuple[str, ...], template: Callable[[st
     for key in keys[:2]:
         if key not in item:
             raise SpecError(f"{field}: {key!r} is missing")
+    if not isinstance(item.get("mode", ""), str):
+        raise SpecError(f"{field}.mode: {item['mode']!r} is no string, YAML reads 0644 as 420: write it in quotes")
     kept = {key: str(value) for key, value in item.items() if key != "src"}
     return {**kept, "content": template(str(item["src"]))}
 
