@@ -15,13 +15,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Mapping, Sequence
 
-from ansible_collections.convoy.rollout.plugins.module_utils import durable, gate, process, units
+from ansible_collections.convoy.rollout.plugins.module_utils import durable, gate, guard, process, staging, units
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ActivationError, ConvoyTargetError, TreeError
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
 from ansible_collections.convoy.rollout.plugins.module_utils.journal import History, WayBack
 from ansible_collections.convoy.rollout.plugins.module_utils.pruning import prunable, prune
 from ansible_collections.convoy.rollout.plugins.module_utils.record import Record, Unit
-from ansible_collections.convoy.rollout.plugins.module_utils.staging import keep_probes
 from ansible_collections.convoy.rollout.plugins.module_utils.systemd import UnitStatus
 
 
@@ -46,6 +45,9 @@ class Judgement:
     log: tuple[str, ...] = ()
 
 
+# For how long a start may take until the gate begins, while nobody is there to see that it never ends.
+_START_ALLOWANCE = 60.0
+
 # --- the roads ---------------------------------------------------------------------------------------------------
 
 
@@ -55,17 +57,18 @@ def activate(host: Host, order: Order) -> dict[str, Any]:
     host.done("verified")
     probing = _gate(order.probes, order.gate, recorded)
     active, history = host.tree.active(), host.history()
+    host.units.plan(recorded.units)
+    recorded = staging.keep_probes(host, recorded, order.probes, order.gate)
     if active == recorded.release and history.state(active) in ("good", "active"):
         judgement = _if_in_service(host, recorded, probing)
         if judgement is not None:
-            return host.outcome(recorded.release, False, gate=judgement.gate, process=judgement.processes)
-    host.units.plan(recorded.units)
-    recorded = keep_probes(host, recorded, order.probes, order.gate)
+            return host.outcome(active, False, gate=judgement.gate, process=judgement.processes)
+    staging.adopt(host, active)
     way = history.way_back(active, recorded.release, host.tree.present())
     host.note("activating", recorded.release, came_from=history.origin_of(active, recorded.release))
-    judgement = _take_into_service(host, recorded, probing)
+    judgement = _take_into_service(host, recorded, probing, order.confirm_within)
     if judgement.fault is not None:
-        raise _go_back(host, recorded, order, way, judgement)
+        raise _go_back(host, recorded.release, way, judgement)
     return _settle(host, recorded, order, judgement)
 
 
@@ -77,6 +80,7 @@ def confirm(host: Host, order: Order) -> dict[str, Any]:
     if history.state(release) == "good":
         return host.outcome(release, False)
     host.note("good", release)
+    guard.tidy(host)
     host.done("confirmed")
     processes, _faults = _look_at_processes(host, host.tree.read_record(release), not_before=0)
     pruned = prune(host, active, _in_use(processes), order.keep)
@@ -103,6 +107,7 @@ def _revert_to_nothing(host: Host, active: str | None, reason: str) -> dict[str,
     host.note("reverting", active, reason=reason)
     _leave_nothing(host)
     host.note("reverted", active, reason=reason)
+    guard.tidy(host)
     return host.outcome(None, True, reverted=True)
 
 
@@ -125,6 +130,29 @@ def _revert_to(
         host.note("reverting", left, went_to=target, reason=reason)
     judgement = _take_into_service(host, recorded, probing)
     return _close_rollback(host, left, target, reason, judgement)
+
+
+def take_back(host: Host, release: str, reason: str) -> str:
+    """Leave a release that was not confirmed; what became of that. The host does this by itself."""
+    token = host.tree.token()
+    host.token, host.rollout = token.value, token.rollout
+    history = host.begin()
+    way = history.way_back(release, release, host.tree.present())
+    return _go_back(host, release, way, Judgement(None, {}, reason), event="reverted").message
+
+
+def fit_units(host: Host) -> bool:
+    """Make the unit files those of the active release, without starting or stopping anything. Whether they were not."""
+    active = host.tree.active()
+    wanted = host.tree.read_record(active).units if active is not None else ()
+    plan = host.units.plan(wanted)
+    host.supervisor.disable(plan.remove)
+    host.units.remove(plan.remove)
+    host.units.write(plan.write, str(active))
+    host.supervisor.enable([unit.name for unit in plan.write if units.is_installable(unit)])
+    if plan:
+        host.supervisor.daemon_reload()
+    return bool(plan)
 
 
 def foresee(host: Host, state: str, order: Order) -> dict[str, Any]:
@@ -175,11 +203,21 @@ def _if_in_service(host: Host, recorded: Record, probing: gate.Gate) -> Judgemen
     return judgement if judgement.fault is None else None
 
 
-def _take_into_service(host: Host, recorded: Record, probing: gate.Gate) -> Judgement:
-    """Units, switch, restart, gate, processes. What goes wrong on the way is a fault of the release."""
+def _take_into_service(host: Host, recorded: Record, probing: gate.Gate | None, confirm_within: int = 0) -> Judgement:
+    """Units, switch, restart, gate, processes. What goes wrong on the way is a fault of the release.
+
+    A deadline for the confirmation is set twice: generously before, in case that nothing of this
+    comes to an end, and again when it runs.
+    """
     try:
+        if confirm_within and probing is not None:
+            guard.arm(host, recorded.release, _START_ALLOWANCE + probing.deadline + confirm_within)
+            host.done("deadline set")
         not_before = _switch(host, recorded)
-        return _judge(host, recorded, probing, not_before)
+        judgement = _judge(host, recorded, probing, not_before)
+        if confirm_within and judgement.fault is None:
+            guard.arm(host, recorded.release, confirm_within)
+        return judgement
     except (ConvoyTargetError, OSError) as error:
         names = _runnable(recorded.units)
         return Judgement(None, {}, str(error), tuple(host.supervisor.last_words(names, host.began)))
@@ -189,19 +227,27 @@ def _switch(host: Host, recorded: Record) -> int:
     """Put the release's units and `current` in place and restart. Returns when that began, in ticks since boot."""
     plan = host.units.plan(recorded.units)
     before = host.supervisor.show(_runnable(recorded.units))
+    if plan:
+        guard.stand_by(host, [*(unit.name for unit in recorded.units), *plan.remove])
+    _write_units(host, recorded, plan, before)
+    durable.replace_symlink(f"releases/{recorded.release}", host.tree.current)
+    host.done("switched")
+    guard.stand_down(host)
+    not_before = process.ticks_now()
+    _restart(host, recorded.units, plan.write)
+    host.done("restarted")
+    return not_before
+
+
+def _write_units(host: Host, recorded: Record, plan: units.UnitPlan, before: Mapping[str, UnitStatus]) -> None:
+    """Make the unit files, and what systemd knows of them, those of the release."""
     host.units.clear_leftovers(recorded.units)
     _retire(host, plan.remove)
     host.units.write(plan.write, recorded.release)
     enabled = _settle_boot(host, recorded.units, plan.write, before)
-    if plan or enabled:
+    if plan or enabled or any(status.is_outdated for status in before.values()):
         host.supervisor.daemon_reload()
         host.done("units")
-    durable.replace_symlink(f"releases/{recorded.release}", host.tree.current)
-    host.done("switched")
-    not_before = process.ticks_now()
-    _restart(host, recorded.units, plan.write, before)
-    host.done("restarted")
-    return not_before
 
 
 def _settle_boot(host: Host, wanted: Sequence[Unit], written: Sequence[Unit], before: Mapping[str, UnitStatus]) -> bool:
@@ -218,10 +264,10 @@ def _settle_boot(host: Host, wanted: Sequence[Unit], written: Sequence[Unit], be
     return bool(enable or disable)
 
 
-def _restart(host: Host, wanted: Sequence[Unit], written: Sequence[Unit], before: Mapping[str, UnitStatus]) -> None:
+def _restart(host: Host, wanted: Sequence[Unit], written: Sequence[Unit]) -> None:
     """Restart what asks for it. A unit whose text changed is restarted in any case: a reload would not show it."""
     runnable = _runnable(wanted)
-    host.supervisor.forget_failures([name for name in runnable if before[name].active == "failed"])
+    host.supervisor.forget_failures(runnable)
     restart = [unit.name for unit in wanted if unit.action == "restart" or unit in written]
     host.supervisor.restart([name for name in runnable if name in restart])
     host.supervisor.reload([name for name in runnable if name not in restart])
@@ -243,15 +289,16 @@ def _leave_nothing(host: Host) -> None:
     host.done("removed")
 
 
-def _judge(host: Host, recorded: Record, probing: gate.Gate, not_before: int) -> Judgement:
+def _judge(host: Host, recorded: Record, probing: gate.Gate | None, not_before: int) -> Judgement:
     """Ask the gate, then look at the processes: a service may answer well and still be the old one."""
-    answer = gate.run(probing, host.clock)
+    answer = gate.run(probing, host.clock) if probing is not None else None
     host.done("gated")
     processes, faults = _look_at_processes(host, recorded, not_before)
     host.done("processes checked")
-    fault = answer.message if not answer.passed else "; ".join(faults) or None
-    log = host.supervisor.last_words(_runnable(recorded.units), host.began) if fault else []
-    return Judgement(answer.as_dict(), processes, fault, tuple(log))
+    if answer is not None and not answer.passed:
+        faults.insert(0, answer.message)
+    log = host.supervisor.last_words(_runnable(recorded.units), host.began) if faults else []
+    return Judgement(answer.as_dict() if answer else None, processes, "; ".join(faults) or None, tuple(log))
 
 
 def _look_at_processes(host: Host, recorded: Record, not_before: int) -> tuple[dict[str, Any], list[str]]:
@@ -275,6 +322,8 @@ def unit_fault(status: UnitStatus) -> str | None:
     """Why a unit is not doing what it is for."""
     if status.load != "loaded":
         return f"systemd could not load it ({status.load})"
+    if status.is_outdated:
+        return "its file was changed and systemd has not read it again"
     is_done = status.kind == "oneshot" and status.active == "inactive" and status.result == "success"
     if status.active not in ("active", "reloading") and not is_done:
         return f"it is {status.active} ({status.sub}), result {status.result or 'unknown'}"
@@ -287,38 +336,40 @@ def _settle(host: Host, recorded: Record, order: Order, judgement: Judgement) ->
         host.note("active", recorded.release, until=host.clock.wall() + order.confirm_within)
         return host.outcome(recorded.release, True, gate=judgement.gate, process=judgement.processes)
     host.note("good", recorded.release)
+    guard.tidy(host)
     pruned = prune(host, recorded.release, _in_use(judgement.processes), order.keep)
     host.done("pruned")
     return host.outcome(recorded.release, True, pruned=pruned, gate=judgement.gate, process=judgement.processes)
 
 
-def _go_back(host: Host, recorded: Record, order: Order, way: WayBack, judgement: Judgement) -> ActivationError:
-    """Undo a failed activation; the error that tells of it."""
-    failed, fault = recorded.release, str(judgement.fault)
+def _go_back(host: Host, failed: str, way: WayBack, judgement: Judgement, event: str = "bad") -> ActivationError:
+    """Undo an activation; the error that tells of it."""
+    fault = str(judgement.fault)
     if way.stay:
         host.note("bad", failed, reason=fault)
-        message = f"{failed} was active and good before, was restarted, and is unhealthy: {fault}. It stays active"
+        message = f"{failed} was in service before, was restarted, and is unhealthy: {fault}. It stays active"
         return _failure(host, failed, message, judgement, reverted=False)
     host.note("reverting", failed, went_to=way.release, reason=fault)
-    after = _return_to(host, order, way.release)
+    after = _return_to(host, way.release)
     if host.tree.look_at_current().release != way.release:
         message = f"{failed} failed: {fault}. The way back to {way.release or 'nothing'} failed too: {after.fault}"
         return _failure(host, failed, message, judgement, reverted=False, after=after.gate)
-    host.note("bad", failed, went_to=way.release, reason=fault)
+    host.note(event, failed, went_to=way.release, reason=fault)
+    guard.tidy(host)
     now = f"{way.release} is active again" if way.release else "nothing was active before, and nothing is now"
     but = f", but something is wrong there too: {after.fault}" if after.fault else ""
     return _failure(host, failed, f"{failed} failed: {fault}. {now}{but}", judgement, reverted=True, after=after.gate)
 
 
-def _return_to(host: Host, order: Order, release: str | None) -> Judgement:
+def _return_to(host: Host, release: str | None) -> Judgement:
     """Put the old release back, or nothing where there was nothing."""
     try:
         if release is None:
             _leave_nothing(host)
             return Judgement(None, {}, None)
         recorded = host.tree.read_record(release)
-        host.supervisor.forget_failures(_runnable(recorded.units))
-        return _take_into_service(host, recorded, _remembered_gate(recorded, order))
+        probing = _gate(recorded.probes, recorded.gate, recorded) if recorded.probes else None
+        return _take_into_service(host, recorded, probing)
     except (ConvoyTargetError, OSError) as error:
         return Judgement(None, {}, str(error))
 
@@ -327,6 +378,7 @@ def _close_rollback(host: Host, left: str | None, target: str, reason: str, judg
     """Write down where a rollback ended. An unhealthy target is not left again: that would be a loop."""
     if left is not None:
         host.note("reverted", left, went_to=target, reason=reason)
+    guard.tidy(host)
     if judgement.fault is None:
         host.note("good", target)
         return host.outcome(target, True, left is not None, gate=judgement.gate, process=judgement.processes)

@@ -58,7 +58,7 @@ class Entry:
             ("token", self.token),
             ("from", self.came_from),
             ("to", self.went_to),
-            ("until", self.until),
+            ("until", self.until and round(self.until, 3)),
             ("reason", self.reason[:_LONGEST_REASON]),
         )
         fields.update((key, value) for key, value in optional if value)

@@ -139,6 +139,18 @@ def compare(record: Record, directory: str, digests: bool = True) -> Comparison:
     return Comparison(tuple(faults), tuple(sorted(found)[:_MOST_FAULTS]))
 
 
+def survey(directory: str) -> tuple[FileEntry, ...]:
+    """The files of a directory as a record names them."""
+    entries = []
+    for path, status in sorted(_walk(directory)):
+        full = os.path.join(directory, path)
+        if stat.S_ISLNK(status.st_mode):
+            entries.append(FileEntry(path, mode=0o777, link=os.readlink(full)))
+        elif stat.S_ISREG(status.st_mode):
+            entries.append(FileEntry(path, status.st_size, stat.S_IMODE(status.st_mode), digest_of(full)))
+    return tuple(entries)
+
+
 def _walk(directory: str, prefix: str = "") -> Iterator[tuple[str, os.stat_result]]:
     """Everything below a directory that is not one, never through a symbolic link."""
     try:

@@ -109,14 +109,14 @@ def is_staged(host: Host, wanted: Wanted) -> bool:
     except NotIntactError:
         return False
     expected = wanted.record(recorded.staged_at)
-    if (recorded.artifact["sha256"], recorded.files, recorded.units) != (
+    if (recorded.artifact.get("sha256"), recorded.files, recorded.units) != (
         expected.artifact["sha256"],
         expected.files,
         expected.units,
     ):
         raise InputError(
-            f"release {wanted.release} is on this host with another content (artifact {recorded.artifact['sha256']}); "
-            "an id must stand for one content: make a new version"
+            f"release {wanted.release} is on this host with another content (its artifact is "
+            f"{recorded.artifact.get('sha256')}); an id must stand for one content: make a new version"
         )
     return True
 
@@ -236,6 +236,22 @@ def keep_probes(
     if (kept.probes, kept.gate) != (recorded.probes, recorded.gate):
         durable.write_file(host.tree.record_path(recorded.release), kept.as_json())
     return kept
+
+
+def adopt(host: Host, release: str | None) -> None:
+    """Give a record to a release that serves without one: whoever put it there, it is what there is to go back to."""
+    if release is None or release in host.tree.present():
+        return
+    found = [there for there in host.units.find(()).values() if there.component == host.tree.component]
+    recorded = Record(
+        release=release,
+        version=release,
+        artifact={},
+        files=records.survey(host.tree.release(release)),
+        units=tuple(Unit(there.name, there.body) for there in found),
+        staged_at=host.clock.wall(),
+    )
+    durable.write_file(host.tree.record_path(release), recorded.as_json())
 
 
 def ensure_noted(host: Host, release: str) -> bool:

@@ -15,12 +15,26 @@ UNIT_DIRECTORY = "/etc/systemd/system"
 # Longer than any sensible TimeoutStartSec: systemd itself ends a start that hangs.
 _LONGEST_JOB = 600.0
 _LONGEST_QUESTION = 30.0
-_PROPERTIES = ("Id", "LoadState", "ActiveState", "SubState", "Type", "Result", "MainPID", "UnitFileState", "NRestarts")
+_PROPERTIES = (
+    "Id",
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "Type",
+    "Result",
+    "MainPID",
+    "UnitFileState",
+    "NRestarts",
+    "NeedDaemonReload",
+)
 
 
 @dataclass(frozen=True)
 class UnitStatus:
-    """A unit in systemd's own words. `pid` is 0 without a main process."""
+    """A unit in systemd's own words. `pid` is 0 without a main process.
+
+    `is_outdated` when its file was changed since systemd read it.
+    """
 
     name: str
     load: str = "not-found"
@@ -31,6 +45,7 @@ class UnitStatus:
     pid: int = 0
     file_state: str = ""
     restarts: int = 0
+    is_outdated: bool = False
 
 
 class Supervisor(Protocol):
@@ -91,9 +106,13 @@ class Systemd:
             _systemctl(["reload-or-restart", "--", *names], _LONGEST_JOB)
 
     def stop(self, names: Sequence[str]) -> None:
-        """See Supervisor."""
-        if names:
-            _systemctl(["stop", "--", *names], _LONGEST_JOB)
+        """See Supervisor. What counts is that they do not run: systemd complains of units that it cannot load."""
+        if not names:
+            return
+        _systemctl(["stop", "--", *names], _LONGEST_JOB, may_fail=True)
+        running = [name for name, status in self.show(names).items() if status.active not in ("inactive", "failed")]
+        if running:
+            raise SupervisorError(f"systemd did not stop {', '.join(running)}; see systemctl status {running[0]}")
 
     def enable(self, names: Sequence[str]) -> None:
         """See Supervisor. The caller reloads afterwards, once."""
@@ -101,9 +120,9 @@ class Systemd:
             _systemctl(["--no-reload", "--quiet", "reenable", "--", *names], _LONGEST_QUESTION)
 
     def disable(self, names: Sequence[str]) -> None:
-        """See Supervisor. The caller reloads afterwards, once."""
+        """See Supervisor. The caller reloads afterwards, once. A unit without a readable file has nothing to undo."""
         if names:
-            _systemctl(["--no-reload", "--quiet", "disable", "--", *names], _LONGEST_QUESTION)
+            _systemctl(["--no-reload", "--quiet", "disable", "--", *names], _LONGEST_QUESTION, may_fail=True)
 
     def daemon_reload(self) -> None:
         """See Supervisor."""
@@ -139,6 +158,7 @@ def _unit_status(block: str) -> UnitStatus:
         pid=int(values.get("MainPID", "0") or 0),
         file_state=values.get("UnitFileState", ""),
         restarts=int(values.get("NRestarts", "0") or 0),
+        is_outdated=values.get("NeedDaemonReload") == "yes",
     )
 
 
