@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeVar
@@ -20,6 +20,7 @@ from ansible_collections.convoy.rollout.plugins.module_utils import names, recor
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError
 from ansible_collections.convoy.rollout.plugins.module_utils.naming import did_you_mean
 from ansible_collections.convoy.rollout.plugins.module_utils.record import FileEntry
+from ansible_collections.convoy.rollout.plugins.module_utils.unpack import link_fault
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 
 SCHEMA = 1
@@ -73,9 +74,7 @@ class Manifest:
             raise ManifestError(f"artifact {self.artifact!r} has no digest and size")
         if self.artifact.format not in FORMATS:
             raise ManifestError(f"artifact format '{self.artifact.format}' is unknown: use {', '.join(FORMATS)}")
-        paths = [entry.path for entry in self.files]
-        if not paths or sorted(set(paths)) != paths:
-            raise ManifestError("files must be one or more, sorted by path, each path once")
+        _check_files(self.files)
 
     def to_json(self) -> bytes:
         """The bytes that are signed."""
@@ -143,6 +142,17 @@ def check_audience(audience: Iterable[str]) -> None:
             raise ManifestError(f"audience '{name}' is no environment's name: letters, digits, '.', '_' or '-'")
     if sorted(set(listed)) != listed:
         raise ManifestError(f"audience {', '.join(listed)} must be sorted, each environment once")
+
+
+def _check_files(files: Sequence[FileEntry]) -> None:
+    paths = [entry.path for entry in files]
+    if not paths or sorted(set(paths)) != paths:
+        raise ManifestError("files must be one or more, sorted by path, each path once")
+    links = {entry.path: entry.link for entry in files if entry.link is not None}
+    for path, target in links.items():
+        fault = link_fault(path, target, links)
+        if fault:
+            raise ManifestError(f"file '{path}' is a symbolic link to '{target}': {fault}")
 
 
 def parse_time(name: str, value: str) -> datetime:

@@ -126,6 +126,8 @@ def test_another_form_of_the_same_is_refused(content: bytes) -> None:
         ("files/1/path", "app/-rf süß.py", "each path once"),
         ("files/0/size", -1, "size -1"),
         ("files/0/sha256", "x", "sha256 'x'"),
+        ("files/1/link", "/etc", "'current' is a symbolic link to '/etc'"),
+        ("files/1/link", "../app", "leads out of the release"),
         ("files/0", "app", "files is 'app', which is no dict"),
         ("signer", 1, "signer is 1, which is no str"),
         ("singer", "x", "unknown key 'singer', did you mean 'signer'?"),
