@@ -44,7 +44,7 @@ class Reading:
     @property
     def trouble(self) -> str:
         """Why it could not be read."""
-        return str(self.read.get("msg") or "it was not read").strip().splitlines()[0]
+        return (str(self.read.get("msg") or "").strip() or "it was not read").splitlines()[0]
 
     @property
     def active(self) -> str | None:

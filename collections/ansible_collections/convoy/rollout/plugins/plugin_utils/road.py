@@ -112,7 +112,7 @@ def _why(result: Mapping[str, Any]) -> str:
     for item in result.get("results", ()):
         if item.get("failed") or item.get("unreachable"):
             return _why(item)
-    return str(result.get("msg") or "no message was given").strip().splitlines()[0]
+    return (str(result.get("msg") or "").strip() or "no message was given").splitlines()[0]
 
 
 def watch_rounds(hosts: Sequence[str], bake: float, sample: int = 10) -> list[str]:

@@ -55,6 +55,7 @@ def gone(name: str, msg: str = "Connection timed out") -> Reading:
         ({"unreachable": True, "msg": "Connection timed out\nand more"}, False, "Connection timed out"),
         ({"failed": True, "msg": " needs root"}, False, "needs root"),
         ({"failed": True}, False, "it was not read"),
+        ({"failed": True, "msg": "\n"}, False, "it was not read"),
     ],
 )
 def test_a_host_that_was_not_read_is_not_reachable(read: dict[str, Any], reachable: bool, trouble: str) -> None:
