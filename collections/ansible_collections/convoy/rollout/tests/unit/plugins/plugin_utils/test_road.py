@@ -1,0 +1,328 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A host's road: its steps, and what became of the host at its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.convoy.rollout.plugins.plugin_utils import road
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import HostStatus
+from ansible_collections.convoy.rollout.plugins.plugin_utils.variables import ROLES
+
+FORWARD = ["before_drain", "drain", "after_drain", "activate", "after_activate", "undrain", "after_undrain"]
+
+OK: dict[str, Any] = {"changed": True, "active": "1.1.0-bbbbbbbbbbbb"}
+FAILED: dict[str, Any] = {"failed": True, "msg": "it broke\nat line 3"}
+REVERTED: dict[str, Any] = {**FAILED, "reverted": True, "active": "1.0.0-aaaaaaaaaaaa"}
+EMPTIED: dict[str, Any] = {**FAILED, "reverted": True, "active": None}
+GONE: dict[str, Any] = {"unreachable": True, "msg": "Connection timed out"}
+SKIPPED: dict[str, Any] = {"skipped": True, "changed": False}
+
+
+# which steps there are
+
+
+def shown(files: list[str]) -> list[str]:
+    """Files of the collection by their place in its roles."""
+    return [file.removeprefix(f"{ROLES}/") for file in files]
+
+
+def test_without_hooks_and_load_balancer_only_the_component_is_left() -> None:
+    assert shown(road.steps(FORWARD)) == ["component/tasks/activate.yml"]
+
+
+def test_every_step_of_the_collection_has_its_file() -> None:
+    found = road.steps([*FORWARD, "stage", "revert"], adapter="haproxy")
+    assert len(found) == 5
+    for file in found:
+        assert (ROLES / file).is_file(), file
+
+
+def test_hooks_and_traffic_come_in_the_order_of_the_road() -> None:
+    hooks = {"after_activate": "/site/warm_up.yml", "before_drain": "/site/announce.yml"}
+    assert shown(road.steps(FORWARD, hooks, "haproxy")) == [
+        "/site/announce.yml",
+        "traffic/tasks/haproxy/drain.yml",
+        "component/tasks/activate.yml",
+        "/site/warm_up.yml",
+        "traffic/tasks/haproxy/undrain.yml",
+    ]
+
+
+def test_a_hook_of_another_part_of_the_road_is_not_run_here() -> None:
+    assert shown(road.steps(["before_stage", "stage"], {"after_undrain": "/site/x.yml"})) == [
+        "component/tasks/stage.yml"
+    ]
+
+
+def test_an_adapter_of_the_site_uses_its_task_files() -> None:
+    site = {"drain": "/site/out.yml", "undrain": "/site/in.yml"}
+    assert road.steps(["drain", "undrain"], adapter="tasks", site_tasks=site) == ["/site/out.yml", "/site/in.yml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"hooks": {"before_activate": "x"}}, "rollout_hooks: unknown hook 'before_activate': did you mean '"),
+        ({"hooks": {"on_error": "x"}}, "rollout_hooks: unknown hook 'on_error': known are after_activate, "),
+        ({"adapter": "haprox"}, "traffic_adapter: unknown adapter 'haprox': did you mean 'haproxy'?"),
+        (
+            {"adapter": "tasks", "site_tasks": {"drain": "x"}},
+            "traffic_tasks: 'undrain' is missing: the adapter 'tasks'",
+        ),
+    ],
+)
+def test_what_is_written_wrong_is_named(arguments: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(SpecError) as refused:
+        road.steps(FORWARD, **arguments)
+    assert str(refused.value).startswith(complaint)
+
+
+# what became of a host on its way forward
+
+
+@pytest.mark.parametrize(
+    ("results", "failure", "expected"),
+    [
+        pytest.param({"drain": OK, "activate": OK, "undrain": OK}, {}, ("succeeded", ""), id="all went well"),
+        pytest.param({"activate": OK}, {}, ("succeeded", ""), id="there is no load balancer"),
+        pytest.param({}, FAILED, ("reverted", "it broke"), id="a hook before the drain failed"),
+        pytest.param(
+            {"drain": GONE},
+            {},
+            ("reverted", "the load balancer cannot be reached, the host was left as it was: Connection timed out"),
+            id="the load balancer is away",
+        ),
+        pytest.param(
+            {"drain": FAILED, "undrain": OK},
+            FAILED,
+            ("reverted", "it broke"),
+            id="it could not be drained, and is back",
+        ),
+        pytest.param(
+            {"drain": FAILED, "undrain": FAILED},
+            FAILED,
+            ("failed", "it broke"),
+            id="it could not be drained or brought back",
+        ),
+        pytest.param(
+            {"drain": OK, "activate": REVERTED, "undrain": OK},
+            REVERTED,
+            ("reverted", "it broke"),
+            id="it took itself back",
+        ),
+        pytest.param(
+            {"drain": OK, "activate": EMPTIED, "undrain": SKIPPED},
+            EMPTIED,
+            ("reverted", "it broke"),
+            id="it took itself back to nothing",
+        ),
+        pytest.param(
+            {"drain": OK, "activate": FAILED}, FAILED, ("failed", "it broke"), id="it could not take itself back"
+        ),
+        pytest.param(
+            {"drain": OK, "activate": REVERTED, "undrain": GONE},
+            REVERTED,
+            ("failed", "it broke"),
+            id="it took itself back, then the load balancer went away",
+        ),
+        pytest.param(
+            {"drain": OK, "activate": GONE},
+            {},
+            ("lost", "it cannot be reached any more: Connection timed out"),
+            id="it went away while activating",
+        ),
+        pytest.param(
+            {"drain": OK, "activate": OK, "revert": OK, "undrain": OK},
+            FAILED,
+            ("reverted", "it broke"),
+            id="a hook failed, and the host was taken back",
+        ),
+        pytest.param(
+            {"drain": OK, "activate": OK, "revert": FAILED},
+            FAILED,
+            ("failed", "it broke"),
+            id="a hook failed, and the host could not be taken back",
+        ),
+        pytest.param(
+            {"drain": OK, "activate": OK, "undrain": GONE},
+            {},
+            ("failed", "Connection timed out"),
+            id="the load balancer went away before the host was back",
+        ),
+    ],
+)
+def test_the_outcome_tells_what_is_known(results: Any, failure: Any, expected: tuple[str, str]) -> None:
+    found = road.outcome(results, failure)
+    assert (found["outcome"], found["why"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [
+        ({}, True),
+        ({"drain": FAILED}, True),
+        ({"activate": SKIPPED}, True),
+        ({"activate": OK}, False),
+        ({"activate": FAILED}, False),
+        ({"activate": GONE}, False),
+        ({"activate": REVERTED}, True),
+        ({"activate": OK, "revert": OK}, True),
+        ({"activate": OK, "revert": SKIPPED}, False),
+        ({"activate": OK, "revert": FAILED}, False),
+        ({"activate": OK, "revert": GONE}, False),
+    ],
+)
+def test_whether_a_host_runs_its_old_release(results: Any, expected: bool) -> None:
+    assert road.serves_old(results) is expected
+
+
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [
+        ([], True),
+        ([{}, {}], True),
+        ([OK, OK], True),
+        ([REVERTED], True),
+        ([{}, GONE], False),
+        ([EMPTIED], False),
+    ],
+)
+def test_no_step_follows_on_a_host_that_is_away_or_empty(results: Any, expected: bool) -> None:
+    assert road.may_go_on(results) is expected
+
+
+# what became of a host that had to go back
+
+
+@pytest.mark.parametrize(
+    ("results", "failure", "expected"),
+    [
+        ({"drain": OK, "revert": OK, "undrain": OK}, "", ("returned", "")),
+        ({"revert": OK}, "", ("returned", "")),
+        ({"drain": GONE, "revert": SKIPPED, "undrain": SKIPPED}, "", ("stuck", "drain: Connection timed out")),
+        ({"drain": FAILED}, "it broke", ("stuck", "drain: it broke")),
+        ({"drain": OK, "revert": FAILED}, "it broke", ("stuck", "revert: it broke")),
+        ({"drain": OK, "revert": OK, "undrain": GONE}, "", ("stuck", "undrain: Connection timed out")),
+        ({"drain": OK, "revert": OK}, "a site's task failed", ("stuck", "a site's task failed")),
+    ],
+)
+def test_the_way_back_tells_where_it_ended(results: Any, failure: str, expected: tuple[str, str]) -> None:
+    found = road.way_back(results, failure)
+    assert (found["outcome"], found["why"]) == expected
+
+
+# what always holds
+
+RESULT = st.sampled_from(
+    [{}, OK, FAILED, REVERTED, EMPTIED, GONE, SKIPPED, {"failed": True}, {"failed": True, "msg": " "}]
+)
+RESULTS = st.dictionaries(st.sampled_from(["drain", "activate", "revert", "undrain"]), RESULT)
+FAILURES = st.sampled_from([{}, FAILED, {"failed": True, "results": [OK, FAILED]}, {"failed": True, "msg": "\n"}])
+
+
+@given(RESULTS, FAILURES)
+def test_every_end_of_a_road_can_be_reported_in_one_line(results: Any, failure: Any) -> None:
+    found = road.outcome(results, failure)
+    HostStatus(found["outcome"])
+    assert bool(found["why"]) is (found["outcome"] != "succeeded")
+    assert "\n" not in found["why"]
+
+
+@given(RESULTS, FAILURES)
+def test_only_a_road_without_fault_is_a_success(results: Any, failure: Any) -> None:
+    away = any(results.get(step, {}).get("unreachable") for step in ("drain", "activate", "undrain"))
+    assert (road.outcome(results, failure)["outcome"] == "succeeded") is (not failure and not away)
+
+
+@given(RESULTS, st.sampled_from(["", "it broke"]))
+def test_only_a_way_back_without_fault_has_returned(results: Any, failure: str) -> None:
+    relevant = [results.get(step, {}) for step in ("drain", "revert", "undrain")]
+    faulty = any((one.get("failed") or one.get("unreachable")) and not one.get("skipped") for one in relevant)
+    assert (road.way_back(results, failure)["outcome"] == "returned") is (not faulty and not failure)
+
+
+# the gate of a phase
+
+
+@pytest.mark.parametrize(
+    ("hosts", "bake", "expected"),
+    [
+        ([], 30, []),
+        (["a"], 0, ["a"] * 2),
+        (["a"], 3, ["a"] * 5),
+        (["a", "b"], 3, ["a", "b"] * 3),
+        (["a", "b", "c"], 0.5, ["a", "b", "c"] * 2),
+    ],
+)
+def test_hosts_are_asked_in_turn(hosts: list[str], bake: float, expected: list[str]) -> None:
+    assert road.watch_rounds(hosts, bake) == expected
+
+
+@given(st.integers(1, 500), st.floats(0, 600), st.integers(1, 20))
+def test_the_turns_outlast_the_bake_time_and_stay_few(count: int, bake: float, sample: int) -> None:
+    hosts = [f"app{n}" for n in range(count)]
+    turns = road.watch_rounds(hosts, bake, sample)
+    asked = list(dict.fromkeys(turns))
+    assert len(turns) >= bake
+    assert len(turns) <= bake + 2 * sample + 2
+    assert len(asked) == min(count, sample)
+    assert set(asked) <= set(hosts)
+    assert [turns.count(host) for host in asked] == [len(turns) // len(asked)] * len(asked)
+
+
+def test_a_sample_is_spread_over_the_phase() -> None:
+    hosts = [f"app{n}" for n in range(100)]
+    assert road.watch_rounds(hosts, 0)[:10] == [f"app{n}" for n in range(0, 100, 10)]
+
+
+@pytest.mark.parametrize(
+    ("results", "verdict", "why"),
+    [
+        ([], "inconclusive", "no host of the phase was asked"),
+        ([{"verdict": "pass", "watched": "app1"}] * 12, "pass", "12 checks passed"),
+        (
+            [{"verdict": "pass", "watched": "app1"}, {"verdict": "fail", "watched": "app2", "message": "answered 500"}],
+            "fail",
+            "app2: answered 500",
+        ),
+        ([{"verdict": "inconclusive", "watched": "app1", "message": "no probes"}], "inconclusive", "app1: no probes"),
+        ([{**GONE, "watched": "app1"}], "fail", "app1 cannot be reached: Connection timed out"),
+        ([{"failed": True, "msg": "no Python", "watched": "app1"}], "error", "app1: no Python"),
+    ],
+)
+def test_the_last_answer_decides(results: Any, verdict: str, why: str) -> None:
+    assert road.watch_verdict(results) == {"verdict": verdict, "why": why}
+
+
+# who is in service
+
+
+def balancer(**servers: str) -> dict[str, Any]:
+    return {"servers": {name: {"state": state} for name, state in servers.items()}}
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ([], {}),
+        ([balancer(app1="up", app2="down")], {"app1": True, "app2": False}),
+        ([balancer(app1="up"), balancer(app1="up")], {"app1": True}),
+        ([balancer(app1="up"), balancer(app1="drained")], {"app1": False}),
+        ([balancer(app1="up"), balancer(app2="maint")], {"app1": True, "app2": False}),
+        ([balancer(other="up")], {}),
+    ],
+)
+def test_a_host_serves_when_every_load_balancer_that_knows_it_says_so(answers: Any, expected: dict[str, bool]) -> None:
+    assert road.membership(answers, {}, ["app1", "app2"]) == expected
+
+
+def test_a_host_may_have_another_name_in_the_load_balancer() -> None:
+    assert road.membership([balancer(web_1="up")], {"app1": "web_1"}, ["app1"]) == {"app1": True}
