@@ -58,15 +58,15 @@ EXAMPLES = r"""
 - name: Wait for admission
   convoy.rollout.admission:
     ledger_url: "{{ environment_ledger_url }}"
-    stream: "{{ convoy_rollout.stream }}"
-    rollout: "{{ convoy_rollout.rollout }}"
-    token: "{{ convoy_rollout.token }}"
+    stream: "{{ rollout_current.stream }}"
+    rollout: "{{ rollout_current.rollout }}"
+    token: "{{ rollout_current.token }}"
     host: "{{ inventory_hostname }}"
-  register: convoy_admission
+  register: rollout_admission
 
 - name: Leave out a host that may not go
   ansible.builtin.meta: end_host
-  when: not convoy_admission.admitted
+  when: not rollout_admission.admitted
 """
 
 RETURN = r"""

@@ -67,22 +67,22 @@ EXAMPLES = r"""
 - name: Report that the host runs the new release
   convoy.rollout.report:
     ledger_url: "{{ environment_ledger_url }}"
-    stream: "{{ convoy_rollout.stream }}"
-    rollout: "{{ convoy_rollout.rollout }}"
-    token: "{{ convoy_rollout.token }}"
+    stream: "{{ rollout_current.stream }}"
+    rollout: "{{ rollout_current.rollout }}"
+    token: "{{ rollout_current.token }}"
     host: "{{ inventory_hostname }}"
     outcome: succeeded
-  register: convoy_report
+  register: rollout_report
 
 - name: Report a host that took itself back
   convoy.rollout.report:
     ledger_url: "{{ environment_ledger_url }}"
-    stream: "{{ convoy_rollout.stream }}"
-    rollout: "{{ convoy_rollout.rollout }}"
-    token: "{{ convoy_rollout.token }}"
+    stream: "{{ rollout_current.stream }}"
+    rollout: "{{ rollout_current.rollout }}"
+    token: "{{ rollout_current.token }}"
     host: "{{ inventory_hostname }}"
     outcome: reverted
-    why: "{{ convoy_activate.msg }}"
+    why: "{{ component_activated.msg }}"
 """
 
 RETURN = r"""

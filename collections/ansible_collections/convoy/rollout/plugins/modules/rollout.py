@@ -22,7 +22,7 @@ options:
         signature, freezes of the environment.
       - V(opened) refuses what the hosts cannot take, makes the plan, takes the token and records the opening, or goes
         on with the rollout that a dead run left open. In check mode it tells the plan and changes nothing. The hosts
-        must have been read before, by M(convoy.rollout.release_info) registered as C(convoy_read).
+        must have been read before, by M(convoy.rollout.release_info) registered as C(component_read).
       - V(decided) says which hosts have to go back.
       - V(closed) records the verdict, tells it, and gives the token back. It fails unless the rollout succeeded.
     type: str
@@ -151,20 +151,20 @@ EXAMPLES = r"""
       - name: fleet
         size: 100%
         max_unavailable: 25%
-  register: convoy_checked
+  register: rollout_checked
 
 - name: Plan, take the token, record the opening
   convoy.rollout.rollout:
     state: opened
     ledger_url: sqlite:////var/lib/convoy/staging.db
-    checked: "{{ convoy_checked }}"
-  register: convoy_opened
+    checked: "{{ rollout_checked }}"
+  register: rollout_opened
 
 - name: Record and tell the verdict
   convoy.rollout.rollout:
     state: closed
     ledger_url: sqlite:////var/lib/convoy/staging.db
-    opened: "{{ convoy_opened }}"
+    opened: "{{ rollout_opened }}"
 """
 
 RETURN = r"""

@@ -15,7 +15,7 @@ author:
 description:
   - Puts what was read from the hosts beside the newest rollout of the ledger. Tells for every host its release, since
     when it runs, its health, whether it is in the load balancer, and what differs from what ought to be.
-  - The hosts must have been read before, by M(convoy.rollout.release_info) registered as C(convoy_read).
+  - The hosts must have been read before, by M(convoy.rollout.release_info) registered as C(component_read).
 options:
   ledger_url:
     description:
@@ -68,11 +68,11 @@ EXAMPLES = r"""
     environment: staging
     component: hello
     hosts: "{{ groups['app'] }}"
-  register: convoy_status
+  register: rollout_status
 
 - name: Fail unless every host runs what the ledger says
   ansible.builtin.assert:
-    that: convoy_status.hosts | map(attribute='differs') | flatten | length == 0
+    that: rollout_status.hosts | map(attribute='differs') | flatten | length == 0
 """
 
 RETURN = r"""

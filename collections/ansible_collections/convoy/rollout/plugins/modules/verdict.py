@@ -59,9 +59,9 @@ EXAMPLES = r"""
 - name: Record that the hosts of the phase stayed healthy
   convoy.rollout.verdict:
     ledger_url: "{{ environment_ledger_url }}"
-    stream: "{{ convoy_rollout.stream }}"
-    rollout: "{{ convoy_rollout.rollout }}"
-    token: "{{ convoy_rollout.token }}"
+    stream: "{{ rollout_current.stream }}"
+    rollout: "{{ rollout_current.rollout }}"
+    token: "{{ rollout_current.token }}"
     verdict: pass
     why: 12 checks passed
 """
