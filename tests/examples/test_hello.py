@@ -99,6 +99,13 @@ def test_a_good_version_answers_on_every_endpoint(start: Callable[..., Running])
     assert service.get("/", method="HEAD")[::2] == (200, "")
 
 
+def test_an_answer_leaves_in_one_piece(start: Callable[..., Running]) -> None:
+    """A health check that closes after the first bytes has got all of it, and causes no reset."""
+    with start().connect() as client:
+        client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert client.recv(65536).endswith(b"\r\n\r\nok\n")
+
+
 def test_metrics_count_answers_by_status(start: Callable[..., Running]) -> None:
     before = time.time()
     service = start(version="1.0.0", error_rate=0.5)

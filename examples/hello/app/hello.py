@@ -203,6 +203,7 @@ class Handler(BaseHTTPRequestHandler):
     """One connection, one request (HTTP/1.0): nothing idle is left to wait for at the end."""
 
     server: Server
+    wbufsize = -1  # head and body leave together: a health check may close after the first bytes
 
     def setup(self) -> None:
         super().setup()
