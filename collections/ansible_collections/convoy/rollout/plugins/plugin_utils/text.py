@@ -16,9 +16,11 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts imp
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns as wide as their widest cell; the first row is the heading."""
+    """Columns as wide as their widest cell, without the columns that are empty."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True) if width).rstrip() for row in rows
+    ]
 
 
 def plan_lines(plan: Plan, notes: Mapping[str, str]) -> list[str]:
@@ -27,11 +29,10 @@ def plan_lines(plan: Plan, notes: Mapping[str, str]) -> list[str]:
     for index, phase in enumerate(plan.phases):
         hosts = [host for host in plan.hosts if host.phase == index]
         per_zone = f", {phase.zone_window} of a zone" if phase.zone_window is not None else ""
+        bake = f", then {phase.bake:g} s of baking" if phase.bake else ""
         approval = ", after an approval" if phase.approval else ""
-        lines.append(
-            f"phase {phase.name}: {phase.hosts} hosts, at most {phase.window} at once{per_zone}, "
-            f"then {phase.bake:g} s of baking{approval}"
-        )
+        count = f"{phase.hosts} host{'' if phase.hosts == 1 else 's'}"
+        lines.append(f"phase {phase.name}: {count}, at most {phase.window} at once{per_zone}{bake}{approval}")
         lines += [f"  {row}" for row in table([_plan_row(host, notes.get(host.name, "")) for host in hosts])]
     lines.append(f"failure budget: {plan.failure_budget} of {len(plan.hosts)} hosts")
     return lines
@@ -83,7 +84,9 @@ def _troubled(rows: Iterable[HostRow]) -> list[HostRow]:
     return [row for row in rows if row.status in FAILURES or row.status in (HostStatus.STUCK, HostStatus.ADMITTED)]
 
 
-def status_lines(readings: Sequence[Reading], expected: Mapping[str, str | None], view: RolloutView | None) -> list[str]:
+def status_lines(
+    readings: Sequence[Reading], expected: Mapping[str, str | None], view: RolloutView | None
+) -> list[str]:
     """Each host's release, since when, health, place in the load balancer, and what differs from the ledger."""
     rows: list[tuple[str, ...]] = [("host", "release", "since", "health", "traffic", "differs")]
     for reading in readings:
@@ -109,10 +112,6 @@ def differences(reading: Reading, expected: str | None) -> list[str]:
         found.append(f"the ledger says {expected}")
     if reading.read.get("unconfirmed"):
         found.append("not confirmed yet")
-    for unit, process in (reading.read.get("process") or {}).items():
-        running = (process or {}).get("release")
-        if reading.active and running != reading.active:
-            found.append(f"{unit} runs {running or 'nothing'}")
     return found
 
 
