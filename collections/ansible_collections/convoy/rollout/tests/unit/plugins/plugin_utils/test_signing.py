@@ -115,27 +115,27 @@ def refusal(verifier: SshVerifier, content: bytes, signature: bytes) -> signing.
 
 def test_other_content_is_refused(home: Home, signature: bytes) -> None:
     error = refusal(home.trust(f"alice {home.public('release')}"), CONTENT + b" ", signature)
-    assert type(error) is signing.ContentTamperedError
+    assert error.reason == signing.ContentTamperedError.reason
     assert "'alice'" in str(error)
 
 
 def test_a_key_that_nobody_listed_is_refused(home: Home) -> None:
     other = SshSigner(home.key("other")).sign(CONTENT)
     error = refusal(home.trust(f"alice {home.public('release')}"), CONTENT, other)
-    assert type(error) is signing.UnknownSignerError
+    assert error.reason == signing.UnknownSignerError.reason
     assert "SHA256:" in str(error)
     assert "allowed_signers" in str(error)
 
 
 def test_an_empty_trust_file_trusts_nobody(home: Home, signature: bytes) -> None:
-    assert type(refusal(home.trust(), CONTENT, signature)) is signing.UnknownSignerError
+    assert refusal(home.trust(), CONTENT, signature).reason == signing.UnknownSignerError.reason
 
 
 def test_a_signer_who_is_not_accepted_here_is_refused(home: Home, signature: bytes) -> None:
     trust = home.trust(f"alice {home.public('release')}")
     narrowed = SshVerifier(trust.allowed_signers, principals=frozenset({"bob", "carol"}))
     error = refusal(narrowed, CONTENT, signature)
-    assert type(error) is signing.UnknownSignerError
+    assert error.reason == signing.UnknownSignerError.reason
     assert "signed by 'alice'" in str(error)
     assert "bob, carol" in str(error)
 
@@ -143,14 +143,14 @@ def test_a_signer_who_is_not_accepted_here_is_refused(home: Home, signature: byt
 def test_a_signature_for_another_use_is_refused(home: Home) -> None:
     other_use = SshSigner(home.path / "release", namespace="file").sign(CONTENT)
     error = refusal(home.trust(f"alice {home.public('release')}"), CONTENT, other_use)
-    assert type(error) is signing.WrongNamespaceError
+    assert error.reason == signing.WrongNamespaceError.reason
     assert "'file'" in str(error)
     assert "'convoy-release'" in str(error)
 
 
 def test_a_key_for_another_use_is_refused(home: Home, signature: bytes) -> None:
     error = refusal(home.trust(f'alice namespaces="git" {home.public("release")}'), CONTENT, signature)
-    assert type(error) is signing.WrongNamespaceError
+    assert error.reason == signing.WrongNamespaceError.reason
     assert "allowed_signers:1" in str(error)
 
 
@@ -165,7 +165,7 @@ def test_a_key_out_of_its_time_is_refused(
     home: Home, signature: bytes, validity: str, expected: type[signing.SignatureRefusedError]
 ) -> None:
     error = refusal(home.trust(f"alice {validity} {home.public('release')}"), CONTENT, signature)
-    assert type(error) is expected
+    assert error.reason == expected.reason
 
 
 def test_a_revoked_key_is_refused(home: Home, signature: bytes) -> None:
@@ -176,7 +176,7 @@ def test_a_revoked_key_is_refused(home: Home, signature: bytes) -> None:
     assert verifier.verify(CONTENT, signature).principal == "alice"
     revoked.write_text(home.public("release") + "\n")
     error = refusal(verifier, CONTENT, signature)
-    assert type(error) is signing.SignerRevokedError
+    assert error.reason == signing.SignerRevokedError.reason
     assert "'alice'" in str(error)
 
 
@@ -207,7 +207,7 @@ def test_a_revocation_list_that_is_damaged_trusts_nobody(home: Home, signature: 
 )  # fmt: skip
 def test_what_is_no_signature_is_refused(home: Home, signature: bytes, damage: Callable[[bytes], bytes]) -> None:
     error = refusal(home.trust(f"alice {home.public('release')}"), CONTENT, damage(signature))
-    assert type(error) is signing.MalformedSignatureError
+    assert error.reason == signing.MalformedSignatureError.reason
 
 
 @pytest.mark.parametrize("principal", ["*", "*@example.org", "alic?", "bob,!alice,*"])
