@@ -17,8 +17,6 @@ import secrets
 import stat
 from typing import Container
 
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{12}\.convoy-new")
 
 
@@ -96,22 +94,6 @@ def rename(source: str, destination: str) -> None:
     os.rename(source, destination)
     parents = {os.path.dirname(source), os.path.dirname(destination)}
     for parent in sorted(parents):
-        fsync_directory(parent)
-
-
-def exchange(first: str, second: str) -> None:
-    """Swap two names, so that there is no moment in which one of them is missing.
-
-    Raises OSError (ENOSYS) where the system has no renameat2(2).
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(libc, "renameat2"):
-        raise OSError(38, "this system cannot swap two directories at once", first)
-    done = libc.renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE)
-    if done != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), first)
-    for parent in sorted({os.path.dirname(first), os.path.dirname(second)}):
         fsync_directory(parent)
 
 
