@@ -11,23 +11,25 @@ true. Whoever calls appends those events to the ledger and hands out the answer 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import Plan, PlannedPhase
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import Plan, PlannedPhase, Sighting
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import (
     FAILURES,
     IN_FLIGHT,
     ON_THE_NEW_RELEASE,
     Event,
+    Gate,
     HostStatus,
     RolloutState,
     Status,
     evolve,
 )
 
-GATE_LEASE = 120.0  # seconds beyond the bake time for which the holder of a phase's gate is waited for
+NOBODY = ""  # who has to ask a gate when a phase was closed by a lease that ran out
+GATE_LEASE = 120.0  # seconds, at least, for which the holder of a phase's gate is waited for after the bake time
 
 
 class Verdict(StrEnum):
@@ -100,48 +102,70 @@ def opening(plan: Plan, now: float, opener: str, facts: dict[str, Any]) -> Decis
     return _decide(plan, RolloutState(), [opened], now, opener)
 
 
-def resume(plan: Plan, state: RolloutState, seen: Iterable[tuple[HostRecord, bool]], now: float, by: str) -> Decision:
+def resume(
+    plan: Plan, state: RolloutState, seen: Iterable[tuple[HostRecord, Sighting]], now: float, by: str
+) -> Decision:
     """Pick a rollout up whose controller died.
 
-    ``seen`` pairs each host with whether it was read to be where the rollout wants it: on its new release, or on its
-    old one when the rollout turns back. What a host is decides, not what was written down last.
+    ``seen`` pairs each host with what was seen of it, where the rollout wants it on its new release, or on its old one
+    when it turns back. What a host is decides, not what was written down last.
     """
-    reread = _REREAD_BACK if state.status is Status.TURNING_BACK else _REREAD_FORWARD
-    moves = [
-        _move(host, reread[host.status][there], now, "read from the host as the rollout was resumed")
-        for host, there in seen
-        if host.status in reread and reread[host.status][there] is not host.status
-    ]
-    return _decide(plan, state, [Event("resumed", now, data={"by": by}), *moves], now, by)
+    back = state.status is Status.TURNING_BACK
+    moves = [_reread(state, host, sighting, now, back) for host, sighting in seen]
+    events = [Event("resumed", now, data={"by": by}), *(move for move in moves if move)]
+    return _decide(plan, state, events, now, by)
 
 
-_REREAD_FORWARD = {  # what was written: (what it is if it is not there, what it is if it is there)
-    HostStatus.PENDING: (HostStatus.PENDING, HostStatus.CURRENT),
-    HostStatus.CURRENT: (HostStatus.PENDING, HostStatus.CURRENT),
-    HostStatus.ADMITTED: (HostStatus.PENDING, HostStatus.SUCCEEDED),
-    HostStatus.SUCCEEDED: (HostStatus.PENDING, HostStatus.SUCCEEDED),
-    HostStatus.LOST: (HostStatus.PENDING, HostStatus.SUCCEEDED),
+_SIGHTINGS = (Sighting.SETTLED, Sighting.ELSEWHERE, Sighting.BROKEN, Sighting.UNREACHABLE)
+_UNTOUCHED = (HostStatus.CURRENT, HostStatus.PENDING, HostStatus.PENDING, HostStatus.UNREACHABLE)
+_TOUCHED = (HostStatus.SUCCEEDED, HostStatus.PENDING, HostStatus.PENDING, HostStatus.LOST)
+_REREAD_FORWARD = {  # what was written: what it is, by sighting
+    HostStatus.PENDING: _UNTOUCHED,
+    HostStatus.CURRENT: _UNTOUCHED,
+    HostStatus.UNREACHABLE: _UNTOUCHED,
+    HostStatus.UNSTAGED: _UNTOUCHED,
+    HostStatus.ADMITTED: _TOUCHED,
+    HostStatus.SUCCEEDED: _TOUCHED,
+    HostStatus.LOST: _TOUCHED,
+    HostStatus.REVERTED: (HostStatus.SUCCEEDED, HostStatus.REVERTED, HostStatus.FAILED, HostStatus.FAILED),
+    HostStatus.FAILED: (HostStatus.SUCCEEDED, HostStatus.REVERTED, HostStatus.FAILED, HostStatus.FAILED),
 }
+_TO_RETURN = (HostStatus.RETURNED, HostStatus.SUCCEEDED, HostStatus.LOST, HostStatus.LOST)
 _REREAD_BACK = {
-    HostStatus.ADMITTED: (HostStatus.LOST, HostStatus.RETURNED),
-    HostStatus.SUCCEEDED: (HostStatus.SUCCEEDED, HostStatus.RETURNED),
-    HostStatus.FAILED: (HostStatus.FAILED, HostStatus.RETURNED),
-    HostStatus.LOST: (HostStatus.LOST, HostStatus.RETURNED),
-    HostStatus.RETURNING: (HostStatus.LOST, HostStatus.RETURNED),
-    HostStatus.STUCK: (HostStatus.LOST, HostStatus.RETURNED),
+    HostStatus.ADMITTED: _TO_RETURN,
+    HostStatus.SUCCEEDED: _TO_RETURN,
+    HostStatus.LOST: _TO_RETURN,
+    HostStatus.FAILED: _TO_RETURN,
+    HostStatus.RETURNING: _TO_RETURN,
+    HostStatus.RETURNED: _TO_RETURN,
+    HostStatus.STUCK: _TO_RETURN,
 }
+
+
+def _reread(state: RolloutState, host: HostRecord, sighting: Sighting, now: float, back: bool) -> Event | None:
+    """What the host is, if that is not what was written; a broken one that was touched is down until it goes again."""
+    was_down = host.name in state.down
+    written = HostStatus.ADMITTED if was_down else host.status
+    row = (_REREAD_BACK if back else _REREAD_FORWARD).get(written)
+    if row is None:
+        return None
+    is_now = row[_SIGHTINGS.index(sighting)]
+    down = row is _TOUCHED and sighting is Sighting.BROKEN
+    if (is_now, down) == (host.status, was_down):
+        return None
+    return _move(host, is_now, now, "read from the host as the rollout was resumed", down=down)
 
 
 def admit(plan: Plan, state: RolloutState, host: HostRecord, now: float) -> Decision:
     """May ``host`` go out of service now? Forward, or back where the rollout turns back."""
-    expired = _decide(plan, state, expire(state, now), now, host.name).events
-    if any(event.host == host.name for event in expired):
-        return Decision(Denied("its lease ran out before it reported"), expired)
+    expired = _decide(plan, state, expire(state, now), now, NOBODY).events
     state = _after(state, expired)
+    for event in expired:
+        if event.host == host.name:
+            host = replace(host, status=event.data["now"])
     zone_full = _zone_lost(plan, state, host)
     if zone_full:
-        turn = _turned(zone_full, now)
-        return Decision(Denied(zone_full), (*expired, turn))
+        return Decision(Denied(zone_full), (*expired, _turned(zone_full, now)))
     back = state.status is Status.TURNING_BACK
     answer = _admit_back(plan, state, host, now) if back else _admit_forward(plan, state, host, now)
     if not isinstance(answer, Admitted):
@@ -159,26 +183,49 @@ def _admit_forward(plan: Plan, state: RolloutState, host: HostRecord, now: float
         return Wait(f"paused: {state.paused}")
     phase = plan.phases[state.phase]
     if state.gate:
-        return Wait(f"phase {phase.name} bakes, then its gate is asked", max(state.gate.bake_until, now))
+        return _await_gate(phase, state.gate, now)
     if host.phase > state.phase:
-        return Wait(f"phase {phase.name} has {_unfinished(state, state.phase)} of {phase.hosts} hosts to go")
-    if phase.approval and state.phase not in state.approved:
+        to_go = f"phase {phase.name} has {_unfinished(state, state.phase)} of {phase.hosts} hosts to go"
+        return Wait(to_go, _next_lease(state))
+    if _awaits_approval(plan, state):
         return Wait(f"phase {phase.name} waits for an approval")
-    if len(state.leases) + len(state.out) >= phase.window:
-        return Wait(f"{_out(state)} fill the window of {phase.window}", _next_lease(state))
-    if phase.zone_window is not None and _in_zone(state, host.zone) >= phase.zone_window:
+    return _await_window(phase, state, host) or Admitted(now + plan.lease)
+
+
+def _await_gate(phase: PlannedPhase, gate: Gate, now: float) -> Answer:
+    if gate.held:
+        return Wait(gate.held)
+    if not gate.holder or gate.until <= now:
+        silent = f"{gate.holder}, which was to ask its gate, is silent" if gate.holder else "nobody asks its gate"
+        return Denied(f"phase {phase.name} has closed, but {silent}: run the same command again to go on")
+    if now < gate.bake_until:
+        return Wait(f"phase {phase.name} bakes, then its gate is asked", gate.bake_until)
+    return Wait(f"{gate.holder} asks the gate of phase {phase.name}", gate.until)
+
+
+def _await_window(phase: PlannedPhase, state: RolloutState, host: HostRecord) -> Wait | None:
+    """What fills the window or the zone's. A host that is down already takes nothing more out of service."""
+    zones = {name: lease.zone for name, lease in state.leases.items()}
+    if host.name not in state.down:
+        zones |= {**state.out, **state.down}
+    if len(zones) >= phase.window:
+        return Wait(f"{_names(zones)} fill the window of {phase.window}", _next_lease(state))
+    if phase.zone_window is not None and list(zones.values()).count(host.zone) >= phase.zone_window:
         return Wait(f"zone {host.zone} has its {phase.zone_window} hosts out", _next_lease(state))
-    return Admitted(now + plan.lease)
+    return None
 
 
 def _admit_back(plan: Plan, state: RolloutState, host: HostRecord, now: float) -> Answer:
     """The way back keeps to its window too, but one host may always go: nothing may bar it for good."""
-    if host.status not in ON_THE_NEW_RELEASE:
+    if host.status is HostStatus.ADMITTED:
+        return Wait("it has not reported from its way forward yet", state.leases[host.name].until)
+    if host.status not in ON_THE_NEW_RELEASE and host.name not in state.down:
         return Denied(f"the rollout turns back: {state.reason}")
-    others_out = len(state.out.keys() - {host.name})
+    others_out = len({*state.out, *state.down} - {host.name})
     room = max(1, plan.turn_back_window - others_out)
     if len(state.leases) >= room:
-        return Wait(f"{_out(state)} fill the window of {plan.turn_back_window} on the way back", _next_lease(state))
+        fill = _names({*state.leases, *state.out, *state.down})
+        return Wait(f"{fill} fill the window of {plan.turn_back_window} on the way back", _next_lease(state))
     zone_window = plan.phases[host.phase].zone_window
     if zone_window is not None and sum(lease.zone == host.zone for lease in state.leases.values()) >= zone_window:
         return Wait(f"zone {host.zone} has its {zone_window} hosts out", _next_lease(state))
@@ -188,13 +235,36 @@ def _admit_back(plan: Plan, state: RolloutState, host: HostRecord, now: float) -
 def report(
     plan: Plan, state: RolloutState, host: HostRecord, outcome: HostStatus, now: float, why: str = ""
 ) -> Decision:
-    """Take what became of ``host``. A report that comes after the lease ran out still tells the truth."""
+    """Take what became of ``host``. A report that comes after the lease ran out still tells the truth.
+
+    A host that the rollout has touched is not merely unreachable or unstaged: it is lost, or has failed.
+    """
+    if host.status in _GOING_FORWARD or host.name in state.down:
+        outcome = _OF_A_TOUCHED_HOST.get(outcome, outcome)
     if host.status is outcome:
-        return Decision(Recorded())
+        return Decision(Recorded(gate_due=state.gate is not None and state.gate.holder == host.name))
+    if host.status not in _REPORTABLE.get(outcome, ()):
+        return Decision(Denied(f"{host.name} is {host.status}: it cannot have {outcome}"))
     others = [event for event in expire(state, now) if event.host != host.name]
     decision = _decide(plan, state, [*others, _move(host, outcome, now, why)], now, host.name)
     gate_due = any(event.kind == "phase_closed" for event in decision.events)
     return Decision(Recorded(gate_due), decision.events)
+
+
+_OF_A_TOUCHED_HOST = {HostStatus.UNREACHABLE: HostStatus.LOST, HostStatus.UNSTAGED: HostStatus.FAILED}
+_GOING_FORWARD = frozenset({HostStatus.ADMITTED, HostStatus.LOST})
+_NOT_BEGUN = frozenset({HostStatus.PENDING, HostStatus.CURRENT, HostStatus.UNREACHABLE, HostStatus.UNSTAGED})
+_GONE_FORWARD = frozenset({HostStatus.SUCCEEDED, HostStatus.REVERTED, HostStatus.FAILED, *_GOING_FORWARD})
+_REPORTABLE = {  # outcome: what the host may have been before
+    HostStatus.SUCCEEDED: _GOING_FORWARD,
+    HostStatus.REVERTED: _GONE_FORWARD,
+    HostStatus.FAILED: frozenset({HostStatus.PENDING, *_GONE_FORWARD}),
+    HostStatus.LOST: frozenset({HostStatus.PENDING, *_GONE_FORWARD}),
+    HostStatus.UNREACHABLE: _NOT_BEGUN,
+    HostStatus.UNSTAGED: _NOT_BEGUN,
+    HostStatus.RETURNED: frozenset({HostStatus.RETURNING, HostStatus.STUCK}),
+    HostStatus.STUCK: frozenset({HostStatus.RETURNING, *ON_THE_NEW_RELEASE}),
+}
 
 
 def judge(plan: Plan, state: RolloutState, verdict: Verdict, now: float, why: str = "") -> Decision:
@@ -209,8 +279,31 @@ def judge(plan: Plan, state: RolloutState, verdict: Verdict, now: float, why: st
     elif verdict is Verdict.FAIL:
         event = _turned(f"the gate of phase {name} failed: {why}", now)
     else:
-        event = Event("paused", now, data={"reason": f"the gate of phase {name} is {verdict}: {why}"})
+        event = Event("gate_held", now, data={"reason": f"the gate of phase {name} is {verdict}: {why}"})
     return _decide(plan, state, [event], now, state.gate.holder)
+
+
+def pause(state: RolloutState, why: str, now: float) -> Decision:
+    """Admit no further host, because somebody wants that. The way back does not pause."""
+    if state.status.ended or state.status is Status.TURNING_BACK:
+        return Decision(Denied(f"the rollout is {state.status}: only the way forward can be paused"))
+    return Decision(Recorded(), (Event("paused", now, data={"reason": why}),))
+
+
+def unpause(state: RolloutState, now: float) -> Decision:
+    """Go on after a pause."""
+    if not state.paused:
+        return Decision(Denied("the rollout is not paused"))
+    return Decision(Recorded(), (Event("unpaused", now),))
+
+
+def approve(plan: Plan, state: RolloutState, why: str, now: float) -> Decision:
+    """Say yes to what a person is awaited for: a gate that could not tell, or the approval of the open phase."""
+    if state.gate and state.gate.held:
+        return _decide(plan, state, [_passed(state.phase, why, now)], now, NOBODY)
+    if state.status is Status.ROLLING and _awaits_approval(plan, state):
+        return Decision(Recorded(), (Event("approved", now, data={"phase": state.phase, "why": why}),))
+    return Decision(Denied(f"nothing waits for an approval: {_standing(plan, state)}"))
 
 
 def turn_back(state: RolloutState, reason: str, now: float) -> Decision:
@@ -220,17 +313,37 @@ def turn_back(state: RolloutState, reason: str, now: float) -> Decision:
     return Decision(Recorded(), (_turned(reason, now),))
 
 
-def close(state: RolloutState, now: float) -> Decision:
+def close(plan: Plan, state: RolloutState, now: float) -> Decision:
     """The verdict over the rollout, if it has come to an end."""
+    turned_before = state.status is Status.TURNING_BACK
+    expired = _decide(plan, state, expire(state, now), now, NOBODY).events
+    state = _after(state, expired)
+    left = state.count({*ON_THE_NEW_RELEASE, HostStatus.STUCK}) + len(state.down)
+    if state.leases:
+        return Decision(Wait(f"{_names(state.leases)} have not reported yet", _next_lease(state)), expired)
     if state.status is Status.ROLLED:
         verdict = Status.SUCCEEDED
-    elif state.status is not Status.TURNING_BACK:
-        return Decision(Denied(state.paused or f"the rollout is {state.status}"))
-    elif state.count({*IN_FLIGHT, *ON_THE_NEW_RELEASE, HostStatus.STUCK}):
-        verdict = Status.FAILED
+    elif state.status is not Status.TURNING_BACK or (left and not turned_before):
+        return Decision(Denied(_standing(plan, state)), expired)
     else:
-        verdict = Status.REVERTED
-    return Decision(Recorded(), (ended(verdict, state.reason, now),))
+        verdict = Status.FAILED if left else Status.REVERTED
+    return Decision(Recorded(), (*expired, ended(verdict, state.reason, now)))
+
+
+def _standing(plan: Plan, state: RolloutState) -> str:
+    """Where the rollout stands, for people."""
+    if state.status.ended or state.status is Status.ROLLED:
+        return f"the rollout has {state.status}"
+    if state.status is Status.TURNING_BACK:
+        return f"the rollout turns back: {state.reason}"
+    phase = plan.phases[state.phase]
+    if state.paused:
+        return f"paused: {state.paused}"
+    if state.gate:
+        return state.gate.held or f"the gate of phase {phase.name} has not been answered"
+    if _awaits_approval(plan, state):
+        return f"phase {phase.name} waits for an approval"
+    return f"phase {phase.name} has {_unfinished(state, state.phase)} of {phase.hosts} hosts to go"
 
 
 def ended(verdict: Status, reason: str, now: float) -> Event:
@@ -248,7 +361,7 @@ def expire(state: RolloutState, now: float) -> list[Event]:
             "its lease ran out before it reported",
         )
         for name, lease in state.leases.items()
-        if lease.until < now
+        if lease.until <= now
     ]
 
 
@@ -263,12 +376,12 @@ def _decide(plan: Plan, state: RolloutState, events: Sequence[Event], now: float
 
 
 def _consequence(plan: Plan, state: RolloutState, now: float, asker: str) -> Event | None:
-    if state.status not in (Status.ROLLING, Status.GATING):
+    if state.status not in (Status.ROLLING, Status.GATING, Status.ROLLED):
         return None
     failures = state.count(FAILURES)
     if failures > plan.failure_budget:
         return _turned(f"{failures} failed, more than the failure budget of {plan.failure_budget}", now)
-    if state.status is Status.GATING:
+    if state.status is not Status.ROLLING:
         return None
     phase = plan.phases[state.phase]
     if sum(_unfinished(state, index) for index in range(state.phase + 1)):
@@ -280,18 +393,22 @@ def _consequence(plan: Plan, state: RolloutState, now: float, asker: str) -> Eve
     if not phase.bake:
         return _passed(state.phase, "every host passed its gate, and no bake time is set", now)
     until = now + phase.bake
-    return Event("phase_closed", now, data={"holder": asker, "bake_until": until, "until": until + GATE_LEASE})
+    patience = max(GATE_LEASE, plan.lease)
+    return Event("phase_closed", now, data={"holder": asker, "bake_until": until, "until": until + patience})
 
 
 def _blocked(phase: PlannedPhase, state: RolloutState, now: float) -> Event | None:
     """Hosts that are out for good and fill the window: waiting would never end."""
-    if len(state.out) < phase.window or state.leases:
+    if len(state.out) < phase.window or state.leases or state.down:
         return None
-    return _turned(f"{_out(state)} fill the window of {phase.window}: no further host may go", now)
+    return _turned(f"{_names(state.out)} fill the window of {phase.window}: no further host may go", now)
 
 
 def _zone_lost(plan: Plan, state: RolloutState, host: HostRecord) -> str:
+    """Why the host's zone will never have room for it again; empty if it may have."""
     if state.status is not Status.ROLLING or host.status is not HostStatus.PENDING or host.phase > state.phase:
+        return ""
+    if host.name in state.down:
         return ""
     limit = plan.phases[state.phase].zone_window
     lost = sum(zone == host.zone for zone in state.out.values())
@@ -310,12 +427,12 @@ def _unfinished(state: RolloutState, phase: int) -> int:
     return state.count({HostStatus.PENDING, *IN_FLIGHT}, phase)
 
 
-def _in_zone(state: RolloutState, zone: str) -> int:
-    return sum(lease.zone == zone for lease in state.leases.values()) + sum(z == zone for z in state.out.values())
+def _awaits_approval(plan: Plan, state: RolloutState) -> bool:
+    return plan.phases[state.phase].approval and state.phase not in state.approved
 
 
-def _out(state: RolloutState) -> str:
-    names = sorted({*state.leases, *state.out})
+def _names(hosts: Iterable[str]) -> str:
+    names = sorted(hosts)
     return ", ".join(names) if len(names) <= 3 else f"{len(names)} hosts"
 
 
@@ -323,13 +440,12 @@ def _next_lease(state: RolloutState) -> float | None:
     return min((lease.until for lease in state.leases.values()), default=None)
 
 
-def _move(host: HostRecord, now_is: HostStatus, now: float, why: str = "", until: float | None = None) -> Event:
+def _move(
+    host: HostRecord, now_is: HostStatus, now: float, why: str = "", until: float | None = None, down: bool = False
+) -> Event:
     data: dict[str, Any] = {"was": host.status, "now": now_is, "phase": host.phase, "zone": host.zone}
-    if until is not None:
-        data["until"] = until
-    if why:
-        data["why"] = why
-    return Event("moved", now, host.name, data)
+    extras = {"until": until, "why": why, "down": down}
+    return Event("moved", now, host.name, {**data, **{key: value for key, value in extras.items() if value}})
 
 
 def _passed(phase: int, why: str, now: float) -> Event:

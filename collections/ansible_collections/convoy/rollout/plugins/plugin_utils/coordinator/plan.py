@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -25,6 +26,15 @@ class Health(StrEnum):
     HEALTHY = "healthy"
 
 
+class Sighting(StrEnum):
+    """What was seen of a host that a rollout wants on a release."""
+
+    SETTLED = "settled"  # on that release, for good
+    ELSEWHERE = "elsewhere"  # serves another release, for good
+    BROKEN = "broken"  # not healthy, not confirmed, or not in service
+    UNREACHABLE = "unreachable"
+
+
 @dataclass(frozen=True)
 class HostFacts:
     """What was read from one host. ``target`` is the release it ought to run, ``active`` the one that it runs."""
@@ -39,9 +49,20 @@ class HostFacts:
     reachable: bool = True
 
     def settled_on(self, release: str | None) -> bool:
-        """Whether it runs ``release`` for good: healthy, confirmed, and in service."""
-        good = self.health is Health.HEALTHY and self.confirmed and self.in_service
-        return good and self.reachable and self.active == release
+        """Whether it runs ``release`` for good: healthy, confirmed, and in service. None: whether it runs nothing."""
+        return self.reachable and self.active == release and (release is None or self._serves)
+
+    def sighting(self, release: str | None) -> Sighting:
+        """What is seen of it, where ``release`` is wanted."""
+        if not self.reachable:
+            return Sighting.UNREACHABLE
+        if self.settled_on(release):
+            return Sighting.SETTLED
+        return Sighting.ELSEWHERE if self.active is not None and self._serves else Sighting.BROKEN
+
+    @property
+    def _serves(self) -> bool:
+        return self.health is Health.HEALTHY and self.confirmed and self.in_service
 
 
 @dataclass(frozen=True)
@@ -110,6 +131,7 @@ def make_plan(spec: RolloutSpec, hosts: Sequence[HostFacts]) -> Plan:
 
     A host's phase follows from the inventory's order alone, so that the canary is the same host each time;
     inside a phase unhealthy hosts go first, then unknown ones, then healthy ones, then those that are done already.
+    A percentage is one of the fleet; a zone's window is one of the smallest zone.
     Raises SpecError for no hosts, a host named twice, or phases that do not cover the fleet.
     """
     names = [host.name for host in hosts]
@@ -119,6 +141,7 @@ def make_plan(spec: RolloutSpec, hosts: Sequence[HostFacts]) -> Plan:
         twice = sorted({name for name in names if names.count(name) > 1})
         raise SpecError(f"rollout_target: named twice: {', '.join(twice)}: each host may stand in the plan once")
 
+    smallest_zone = min(Counter(host.zone for host in hosts).values())
     phases: list[PlannedPhase] = []
     planned: list[PlannedHost] = []
     start = 0
@@ -128,7 +151,7 @@ def make_plan(spec: RolloutSpec, hosts: Sequence[HostFacts]) -> Plan:
             continue
         window = max(1, phase.max_unavailable.down(len(hosts)))
         per_zone = phase.max_unavailable_per_zone
-        zone_window = None if per_zone is None else max(1, per_zone.down(len(hosts)))
+        zone_window = None if per_zone is None else max(1, per_zone.down(smallest_zone))
         index = len(phases)
         phases.append(PlannedPhase(phase.name, end - start, window, zone_window, phase.bake, phase.approval))
         planned += [_place(host, index, start + n) for n, host in enumerate(sorted(hosts[start:end], key=_urgency))]
@@ -136,8 +159,8 @@ def make_plan(spec: RolloutSpec, hosts: Sequence[HostFacts]) -> Plan:
     if start < len(hosts):
         last = spec.phases[-1]
         raise SpecError(
-            f"rollout_phases: the last phase {last.name!r} reaches {start} of {len(hosts)} hosts: sizes are cumulative, "
-            "so that it must reach '100%'"
+            f"rollout_phases: the last phase {last.name!r} reaches {start} of {len(hosts)} hosts: sizes are "
+            "cumulative, so that it must reach '100%'"
         )
     return Plan(
         phases=tuple(phases),

@@ -10,7 +10,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from itertools import pairwise
+from typing import Any, ClassVar
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 
@@ -18,12 +19,17 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import Convo
 class SpecError(ConvoyError):
     """A field of the specification breaks a rule; the message names field, value and rule."""
 
+    reason: ClassVar[str] = "spec"
+
+
+MOST_DIGITS = 9
+
 
 @dataclass(frozen=True)
 class Quantity:
     """A number of hosts: a count, or a percentage of a group whose size is known later."""
 
-    amount: float
+    amount: int
     percent: bool = False
 
     @classmethod
@@ -31,7 +37,7 @@ class Quantity:
         """Read ``5``, ``"5"`` or ``"25%"``; anything else raises SpecError naming ``field``."""
         text = str(value).strip()
         number = text.removesuffix("%")
-        if isinstance(value, bool) or not number.isdecimal():
+        if isinstance(value, bool) or not number.isdecimal() or len(number) > MOST_DIGITS:
             raise SpecError(
                 f"{field}: {value!r} is no number of hosts: write a count such as 5, or a percentage such as '25%'"
             )
@@ -44,17 +50,14 @@ class Quantity:
 
     def down(self, total: int) -> int:
         """As a count of ``total`` hosts, rounded down: for what limits harm (windows, budgets)."""
-        return math.floor(self._exact(total))
+        return total * self.amount // 100 if self.percent else self.amount
 
     def up(self, total: int) -> int:
         """As a count of ``total`` hosts, rounded up: for the size of a phase."""
-        return math.ceil(self._exact(total))
-
-    def _exact(self, total: int) -> float:
-        return total * self.amount / 100 if self.percent else self.amount
+        return -(-total * self.amount // 100) if self.percent else self.amount
 
     def __str__(self) -> str:
-        return f"{self.amount:g}%" if self.percent else f"{self.amount:g}"
+        return f"{self.amount}%" if self.percent else str(self.amount)
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,12 @@ def parse_phases(raw: Any, default_window: Any) -> tuple[PhaseSpec, ...]:
     for name in names:
         if names.count(name) > 1:
             raise SpecError(f"rollout_phases: the name {name!r} is used twice: phases are told apart by their names")
+    for earlier, later in pairwise(phases):
+        if earlier.size.percent == later.size.percent and earlier.size.amount >= later.size.amount:
+            raise SpecError(
+                f"rollout_phases: phase {later.name!r} reaches {later.size} of the fleet, {earlier.name!r} before it "
+                f"{earlier.size}: sizes are cumulative, so that each has to be larger than the one before"
+            )
     last = phases[-1]
     if last.size.percent and last.size.amount < 100:
         raise SpecError(
@@ -118,7 +127,7 @@ def _parse_phase(field: str, raw: Any, default_window: Any) -> PhaseSpec:
             raise SpecError(f"{field}: {key!r} is missing")
     per_zone = raw.get("max_unavailable_per_zone")
     return PhaseSpec(
-        name=str(raw["name"]),
+        name=_parse_name(f"{field}.name", raw["name"]),
         size=Quantity.parse(f"{field}.size", raw["size"], least=1),
         max_unavailable=Quantity.parse(f"{field}.max_unavailable", raw.get("max_unavailable", default_window), least=1),
         max_unavailable_per_zone=None
@@ -127,6 +136,12 @@ def _parse_phase(field: str, raw: Any, default_window: Any) -> PhaseSpec:
         bake=parse_seconds(f"{field}.bake", raw.get("bake", 0)),
         approval=parse_flag(f"{field}.approval", raw.get("approval", False)),
     )
+
+
+def _parse_name(field: str, value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
+        raise SpecError(f"{field}: {value!r} is no name: write a word such as canary")
+    return str(value).strip()
 
 
 def parse_seconds(field: str, value: Any, least: float = 0.0) -> float:

@@ -10,7 +10,7 @@ for 5 hosts and for 5,000.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -79,19 +79,24 @@ class Lease:
 
 @dataclass(frozen=True)
 class Gate:
-    """The gate of a closed phase: in the hands of ``holder`` until ``until``; passes no earlier than ``bake_until``."""
+    """The gate of a closed phase: in the hands of ``holder`` until ``until``; passes no earlier than ``bake_until``.
+
+    ``held`` says why it neither passed nor failed, so that a person has to decide. Without a holder nobody asks it.
+    """
 
     holder: str
     bake_until: float
     until: float
+    held: str = ""
 
 
 @dataclass(frozen=True)
 class RolloutState:
     """Where a rollout stands.
 
-    ``counts[phase]`` maps a host status to how many hosts of the phase have it; ``out`` maps the hosts that are
-    out of service without a lease (failed, lost, stuck) to their zones.
+    ``counts[phase]`` maps a host status to how many hosts of the phase have it. ``out`` maps the hosts that are
+    out of service without a lease (failed, lost, stuck) to their zones, ``down`` those that a dead run left out of
+    service and that have to go again. ``paused`` is why a person stopped the way forward.
     """
 
     status: Status = Status.ROLLING
@@ -99,6 +104,7 @@ class RolloutState:
     counts: tuple[Mapping[HostStatus, int], ...] = ()
     leases: Mapping[str, Lease] = field(default_factory=dict)
     out: Mapping[str, str] = field(default_factory=dict)
+    down: Mapping[str, str] = field(default_factory=dict)
     gate: Gate | None = None
     approved: frozenset[int] = frozenset()
     paused: str = ""
@@ -122,6 +128,7 @@ class RolloutState:
             counts=tuple({HostStatus(key): n for key, n in counts.items()} for counts in data["counts"]),
             leases={name: Lease(**lease) for name, lease in data["leases"].items()},
             out=data["out"],
+            down=data["down"],
             gate=Gate(**data["gate"]) if data["gate"] else None,
             approved=frozenset(data["approved"]),
             paused=data["paused"],
@@ -150,31 +157,40 @@ def _opened(state: RolloutState, event: Event) -> RolloutState:
 def _resumed(state: RolloutState, event: Event) -> RolloutState:
     """A new controller goes on; the phase that was open is open again, so that its gate is asked anew."""
     status = state.status if state.status is Status.TURNING_BACK else Status.ROLLING
-    return replace(state, status=status, phase=min(state.phase, len(state.counts) - 1), gate=None, paused="")
+    return replace(state, status=status, gate=None)
 
 
 def _moved(state: RolloutState, event: Event) -> RolloutState:
     """A host went from one status to another; entering or leaving flight takes or ends its lease."""
-    assert event.host is not None
-    data = event.data
+    host, data = str(event.host), event.data
     was, now, phase = HostStatus(data["was"]), HostStatus(data["now"]), data["phase"]
     counts = dict(state.counts[phase])
     counts[was] -= 1
     counts[now] = counts.get(now, 0) + 1
-    leases = {name: lease for name, lease in state.leases.items() if name != event.host}
-    out = {name: zone for name, zone in state.out.items() if name != event.host}
+    leases, out, down = (_without(host, hosts) for hosts in (state.leases, state.out, state.down))
     if now in IN_FLIGHT:
-        leases[event.host] = Lease(data["until"], phase, data["zone"], back=now is HostStatus.RETURNING)
+        leases[host] = Lease(data["until"], phase, data["zone"], back=now is HostStatus.RETURNING)
     elif now in OUT_OF_SERVICE:
-        out[event.host] = data["zone"]
+        out[host] = data["zone"]
+    elif data.get("down"):
+        down[host] = data["zone"]
     counts_of_all = (*state.counts[:phase], counts, *state.counts[phase + 1 :])
-    return replace(state, counts=counts_of_all, leases=leases, out=out)
+    return replace(state, counts=counts_of_all, leases=leases, out=out, down=down)
+
+
+def _without(host: str, hosts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in hosts.items() if name != host}
 
 
 def _phase_closed(state: RolloutState, event: Event) -> RolloutState:
     data = event.data
     gate = Gate(data["holder"], data["bake_until"], data["until"])
     return replace(state, status=Status.GATING, gate=gate)
+
+
+def _gate_held(state: RolloutState, event: Event) -> RolloutState:
+    """The gate could not tell: a person has to, for however long that takes."""
+    return replace(state, gate=replace(state.gate, held=event.data["reason"])) if state.gate else state
 
 
 def _phase_passed(state: RolloutState, event: Event) -> RolloutState:
@@ -190,15 +206,21 @@ def _turned_back(state: RolloutState, event: Event) -> RolloutState:
 
 def _closed(state: RolloutState, event: Event) -> RolloutState:
     return replace(
-        state, status=Status(event.data["verdict"]), leases={}, gate=None, reason=event.data.get("reason", state.reason)
+        state,
+        status=Status(event.data["verdict"]),
+        leases={},
+        gate=None,
+        paused="",
+        reason=event.data.get("reason", state.reason),
     )
 
 
-_EVOLUTIONS = {
+_EVOLUTIONS: dict[str, Callable[[RolloutState, Event], RolloutState]] = {
     "opened": _opened,
     "resumed": _resumed,
     "moved": _moved,
     "phase_closed": _phase_closed,
+    "gate_held": _gate_held,
     "phase_passed": _phase_passed,
     "turned_back": _turned_back,
     "paused": lambda state, event: replace(state, paused=event.data["reason"]),

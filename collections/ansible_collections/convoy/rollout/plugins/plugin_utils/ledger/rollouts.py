@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator import decide
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import (
@@ -19,7 +19,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide 
     HostRecord,
     Verdict,
 )
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import HostFacts, Plan
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import HostFacts, Plan, Sighting
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import (
     ON_THE_NEW_RELEASE,
     Event,
@@ -31,20 +31,26 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state i
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import schema
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger, LedgerError, Transaction
-from sqlalchemy import insert, select, update
+
+if schema.INSTALLED:
+    from sqlalchemy import insert, select, update
 
 
 class BusyError(ConvoyError):
     """Another run holds the token of this component in this environment."""
 
+    reason: ClassVar[str] = "busy"
+
 
 class StaleTokenError(ConvoyError):
     """A newer run has taken the token over; this one may change nothing any more."""
 
+    reason: ClassVar[str] = "stale_token"
+
 
 @dataclass(frozen=True)
 class Run:
-    """A controller process. ``started``: its start time as the machine counts it, so that a reused pid is told apart."""
+    """A controller process. ``started``: its start time as the machine counts it, which tells a reused pid apart."""
 
     machine: str
     pid: int
@@ -95,10 +101,25 @@ class RolloutView:
     head: tuple[int, str]
 
     @property
+    def to_go(self) -> list[str]:
+        """The hosts that have to go forward, in order: those that a dead run left down first, then as planned."""
+        rows = [row for row in self.hosts if row.status is HostStatus.PENDING]
+        return [row.name for row in sorted(rows, key=lambda row: (row.name not in self.state.down, row.position))]
+
+    @property
     def to_return(self) -> list[str]:
-        """The hosts that have to go back: those that are out of service first, then the newest first."""
-        rows = [row for row in self.hosts if row.status in ON_THE_NEW_RELEASE]
-        return [row.name for row in sorted(rows, key=lambda row: (row.name not in self.state.out, -row.updated_at))]
+        """The hosts that have to go back, in order: out of service first, then the newest first.
+
+        Those that have not reported from their way forward are among them, last.
+        """
+        out = {**self.state.out, **self.state.down}
+        back = {*ON_THE_NEW_RELEASE, HostStatus.ADMITTED}
+        rows = [row for row in self.hosts if row.status in back or row.name in self.state.down]
+        return [row.name for row in sorted(rows, key=lambda row: (_turn(row, out), -row.updated_at))]
+
+
+def _turn(row: HostRow, out: Mapping[str, str]) -> int:
+    return 0 if row.name in out else 2 if row.status is HostStatus.ADMITTED else 1
 
 
 class Rollouts:
@@ -109,9 +130,15 @@ class Rollouts:
         self.stream = stream
 
     def open(
-        self, plan: Plan, seen: Mapping[str, HostFacts], facts: dict[str, Any], run: Run, dead: Callable[[Run], bool | None],
-        new_id: str, patience: float,
-    ) -> Opened:  # fmt: skip
+        self,
+        plan: Plan,
+        seen: Mapping[str, HostFacts],
+        facts: dict[str, Any],
+        run: Run,
+        dead: Callable[[Run], bool | None],
+        new_id: str,
+        patience: float,
+    ) -> Opened:
         """Take the token and open a rollout, or go on with the one that a dead run left open.
 
         ``dead`` says of a run whether its process is gone (None: it cannot be seen from here); a run that cannot be
@@ -151,13 +178,25 @@ class Rollouts:
         """What the gate of the closed phase said."""
         return self._decide(rollout, token, lambda it, now: decide.judge(it.plan, it.state, verdict, now, why))
 
-    def turn_back(self, rollout: str, token: int, reason: str) -> Answer:
-        """Somebody wants the rollout turned round."""
-        return self._decide(rollout, token, lambda it, now: decide.turn_back(it.state, reason, now))
-
     def close(self, rollout: str, token: int) -> Answer:
         """End the rollout with its verdict, and give the token back."""
-        return self._decide(rollout, token, lambda it, now: decide.close(it.state, now))
+        return self._decide(rollout, token, lambda it, now: decide.close(it.plan, it.state, now))
+
+    def turn_back(self, rollout: str, token: int | None, reason: str) -> Answer:
+        """Somebody wants the rollout turned round. A person needs no token (None), neither here nor below."""
+        return self._decide(rollout, token, lambda it, now: decide.turn_back(it.state, reason, now))
+
+    def pause(self, rollout: str, why: str) -> Answer:
+        """Somebody wants that no further host goes."""
+        return self._decide(rollout, None, lambda it, now: decide.pause(it.state, why, now))
+
+    def unpause(self, rollout: str) -> Answer:
+        """Somebody wants the rollout to go on."""
+        return self._decide(rollout, None, lambda it, now: decide.unpause(it.state, now))
+
+    def approve(self, rollout: str, why: str) -> Answer:
+        """Somebody says yes to what the rollout waits for: an approval, or a gate that could not tell."""
+        return self._decide(rollout, None, lambda it, now: decide.approve(it.plan, it.state, why, now))
 
     def gate(self, rollout: str) -> dict[str, Any] | None:
         """The open gate as JSON types: phase (its name), bake and bake_until (seconds), hosts; None if none is open."""
@@ -176,14 +215,15 @@ class Rollouts:
         """A rollout as it stands (the newest one by default); None where there is none."""
         query = select(schema.rollouts).where(schema.rollouts.c.stream == self.stream)
         query = query.where(schema.rollouts.c.id == rollout) if rollout else query
+        heads = select(schema.streams.c.head, schema.streams.c.head_hash).where(schema.streams.c.name == self.stream)
         with self._ledger.reading() as connection:
             row = connection.execute(query.order_by(schema.rollouts.c.opened_at.desc()).limit(1)).mappings().first()
             if row is None:
                 return None
             of_rollout = schema.hosts.c.rollout == row["id"]
             rows = connection.execute(select(schema.hosts).where(of_rollout).order_by(schema.hosts.c.position))
-            stream = connection.execute(select(schema.streams).where(schema.streams.c.name == self.stream)).mappings().one()
-            hosts = tuple(_host_row(host) for host in rows.mappings())
+            hosts = tuple(_host_row(dict(host)) for host in rows.mappings())
+            head = connection.execute(heads).tuples().one()
         return RolloutView(
             id=row["id"],
             opened_at=row["opened_at"],
@@ -192,17 +232,20 @@ class Rollouts:
             plan=Plan.from_rules(json.loads(row["rules"])),
             state=RolloutState.from_json(json.loads(row["state"])),
             hosts=hosts,
-            head=(stream["head"], stream["head_hash"]),
+            head=head,
         )
 
-    def _decide(self, rollout: str, token: int, decider: Callable[[_Loaded, float], Decision]) -> Answer:
+    def _decide(self, rollout: str, token: int | None, decider: Callable[[_Loaded, float], Decision]) -> Answer:
         with self._ledger.transaction(self.stream) as tx:
-            if token != tx.row["token"]:
+            if token not in (None, tx.row["token"]):
+                newer = _holder(tx) or "a newer run"
                 raise StaleTokenError(
-                    f"rollout {rollout}: the token {token} is stale: "
-                    f"{_holder(tx) or 'a newer run'} took over with {tx.row['token']}. This run changes nothing any more"
+                    f"rollout {rollout}: the token {token} is stale: {newer} took over with {tx.row['token']}. "
+                    "This run changes nothing any more"
                 )
             loaded = _load(tx, rollout)
+            if tx.row["rollout"] != rollout and (token is None or tx.row["rollout"]):
+                raise LedgerError(f"rollout {rollout} is not open: it has {loaded.state.status}")
             decision = decider(loaded, tx.now)
             state = loaded.record(tx, decision)
             tx.finish(**({"rollout": None, "holder": None} if state.status.ended else {}))
@@ -223,12 +266,9 @@ class Rollouts:
         )
 
     def _resume(self, tx: Transaction, left: _Loaded, seen: Mapping[str, HostFacts], run: Run) -> RolloutState:
-        back = left.state.status is Status.TURNING_BACK
+        wanted = "from_release" if left.state.status is Status.TURNING_BACK else "to_release"
         rows = tx.connection.execute(select(schema.hosts).where(schema.hosts.c.rollout == left.id)).mappings()
-        read = [
-            (_record(row), row["name"] in seen and seen[row["name"]].settled_on(row["from_release" if back else "to_release"]))
-            for row in rows
-        ]
+        read = [(_record(dict(row)), _sighting(seen.get(row["name"]), row[wanted])) for row in rows]
         return left.record(tx, decide.resume(left.plan, left.state, read, tx.now, str(run)))
 
 
@@ -247,7 +287,7 @@ class _Loaded:
         row = self.tx.connection.execute(select(schema.hosts).where(here)).mappings().first()
         if row is None:
             raise LedgerError(f"host {name} is not in the plan of rollout {self.id}: deploy again to plan anew")
-        return _record(row)
+        return _record(dict(row))
 
     def record(self, tx: Transaction, decision: Decision) -> RolloutState:
         """Append the decision's events and bring the projections up to date."""
@@ -263,10 +303,15 @@ class _Loaded:
         return state
 
 
+def _sighting(facts: HostFacts | None, wanted: str | None) -> Sighting:
+    return facts.sighting(wanted) if facts else Sighting.UNREACHABLE
+
+
 def _load(tx: Transaction, rollout: str) -> _Loaded:
-    row = tx.connection.execute(select(schema.rollouts).where(schema.rollouts.c.id == rollout)).mappings().first()
+    here = (schema.rollouts.c.id == rollout) & (schema.rollouts.c.stream == tx.stream)
+    row = tx.connection.execute(select(schema.rollouts).where(here)).mappings().first()
     if row is None:
-        raise LedgerError(f"rollout {rollout} is not in the ledger: check its id")
+        raise LedgerError(f"rollout {rollout} is not in the ledger of {tx.stream}: check its id")
     plan = Plan.from_rules(json.loads(row["rules"]))
     return _Loaded(row["id"], plan, RolloutState.from_json(json.loads(row["state"])), row["digest"], tx)
 
@@ -299,8 +344,13 @@ def _project_moves(tx: Transaction, rollout: str, events: Iterable[Event]) -> No
         if event.kind != "moved":
             continue
         here = (schema.hosts.c.rollout == rollout) & (schema.hosts.c.name == event.host)
-        changes = {"status": event.data["now"], "why": event.data.get("why", ""), "updated_at": event.at}
+        changes = {"status": event.data["now"], "why": storable(event.data.get("why", "")), "updated_at": event.at}
         tx.connection.execute(update(schema.hosts).where(here).values(changes))
+
+
+def storable(text: str) -> str:
+    """Text that every database takes: what a probe answered may hold anything."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _record(row: Mapping[str, Any]) -> HostRecord:

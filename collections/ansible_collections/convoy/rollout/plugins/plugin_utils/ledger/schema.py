@@ -6,65 +6,69 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
-
 VERSION = 1
 
-metadata = MetaData()
+try:
+    from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
+except ImportError:
+    INSTALLED = False  # a Ledger says so when one is asked for
+else:
+    INSTALLED = True
+    metadata = MetaData()
 
-ledger_version = Table("convoy_ledger", metadata, Column("version", Integer, primary_key=True))
+    ledger_version = Table("convoy_ledger", metadata, Column("version", Integer, primary_key=True))
 
-streams = Table(
-    "convoy_streams",
-    metadata,
-    Column("name", String(255), primary_key=True),
-    Column("head", BigInteger, nullable=False),
-    Column("head_hash", String(64), nullable=False),
-    Column("token", BigInteger, nullable=False),
-    Column("rollout", String(64)),  # the rollout that is open
-    Column("holder", Text),  # the run that holds the token, as JSON
-    Column("seen_at", Float, nullable=False),  # when that run was last heard of
-)
+    streams = Table(
+        "convoy_streams",
+        metadata,
+        Column("name", String(255), primary_key=True),
+        Column("head", BigInteger, nullable=False),
+        Column("head_hash", String(64), nullable=False),
+        Column("token", BigInteger, nullable=False),
+        Column("rollout", String(64)),  # the rollout that is open
+        Column("holder", Text),  # the run that holds the token, as JSON
+        Column("seen_at", Float, nullable=False),  # when that run was last heard of
+    )
 
-events = Table(
-    "convoy_events",
-    metadata,
-    Column("stream", String(255), primary_key=True),
-    Column("seq", BigInteger, primary_key=True),
-    Column("rollout", String(64), nullable=False, index=True),
-    Column("kind", String(32), nullable=False),
-    Column("host", String(255)),
-    Column("at", Float, nullable=False),
-    Column("actor", String(255), nullable=False),
-    Column("data", Text, nullable=False),
-    Column("hash", String(64), nullable=False),
-)
+    events = Table(
+        "convoy_events",
+        metadata,
+        Column("stream", String(255), primary_key=True),
+        Column("seq", BigInteger, primary_key=True),
+        Column("rollout", String(64), nullable=False, index=True),
+        Column("kind", String(32), nullable=False),
+        Column("host", String(255)),
+        Column("at", Float, nullable=False),
+        Column("actor", String(255), nullable=False),
+        Column("data", Text, nullable=False),
+        Column("hash", String(64), nullable=False),
+    )
 
-rollouts = Table(
-    "convoy_rollouts",
-    metadata,
-    Column("id", String(64), primary_key=True),
-    Column("stream", String(255), nullable=False, index=True),
-    Column("opened_at", Float, nullable=False),
-    Column("status", String(32), nullable=False),
-    Column("facts", Text, nullable=False),
-    Column("rules", Text, nullable=False),
-    Column("digest", String(64), nullable=False),
-    Column("state", Text, nullable=False),
-)
+    rollouts = Table(
+        "convoy_rollouts",
+        metadata,
+        Column("id", String(64), primary_key=True),
+        Column("stream", String(255), nullable=False, index=True),
+        Column("opened_at", Float, nullable=False),
+        Column("status", String(32), nullable=False),
+        Column("facts", Text, nullable=False),
+        Column("rules", Text, nullable=False),
+        Column("digest", String(64), nullable=False),
+        Column("state", Text, nullable=False),
+    )
 
-hosts = Table(
-    "convoy_hosts",
-    metadata,
-    Column("rollout", String(64), primary_key=True),
-    Column("name", String(255), primary_key=True),
-    Column("position", Integer, nullable=False),
-    Column("phase", Integer, nullable=False),
-    Column("zone", String(255), nullable=False),
-    Column("from_release", String(128)),
-    Column("to_release", String(128), nullable=False),
-    Column("status", String(32), nullable=False),
-    Column("why", Text, nullable=False),
-    Column("updated_at", Float, nullable=False),
-    Index("convoy_hosts_by_status", "rollout", "status"),
-)
+    hosts = Table(
+        "convoy_hosts",
+        metadata,
+        Column("rollout", String(64), primary_key=True),
+        Column("name", String(255), primary_key=True),
+        Column("position", Integer, nullable=False),
+        Column("phase", Integer, nullable=False),
+        Column("zone", String(255), nullable=False),
+        Column("from_release", String(128)),
+        Column("to_release", String(128), nullable=False),
+        Column("status", String(32), nullable=False),
+        Column("why", Text, nullable=False),
+        Column("updated_at", Float, nullable=False),
+        Index("convoy_hosts_by_status", "rollout", "status"),
+    )

@@ -9,26 +9,46 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import Event
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import schema
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.chain import GENESIS, Entry, broken_link, link
-from sqlalchemy import Connection, Engine, RowMapping, create_engine, event, func, insert, inspect, select, text, update
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.pool import NullPool
+
+if schema.INSTALLED:
+    from sqlalchemy import (
+        URL,
+        Connection,
+        Engine,
+        RowMapping,
+        create_engine,
+        event,
+        func,
+        insert,
+        inspect,
+        select,
+        text,
+        update,
+    )
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+    from sqlalchemy.pool import NullPool
 
 BUSY_TIMEOUT = 30  # seconds for which a transaction waits for the others to finish
+CONNECT_TIMEOUT = 10  # seconds for which a database server is waited for
+DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
 
 
 class LedgerError(ConvoyError):
     """The ledger cannot be used, or is not what it claims to be."""
+
+    reason: ClassVar[str] = "ledger"
 
 
 class Transaction:
@@ -75,18 +95,17 @@ class Ledger:
 
     def prepare(self) -> None:
         """Create the tables where they are missing. Raises LedgerError if they are of another version."""
-        with _told(self._engine):
-            if not inspect(self._engine).has_table(schema.ledger_version.name):
-                schema.metadata.create_all(self._engine)
-            with self._engine.begin() as connection:
-                version = connection.scalar(select(schema.ledger_version.c.version))
-                if version is None:
-                    connection.execute(insert(schema.ledger_version).values(version=schema.VERSION))
-                elif version != schema.VERSION:
-                    raise LedgerError(
-                        f"the ledger {self._engine.url!r} has schema version {version}, this collection writes version "
-                        f"{schema.VERSION}: use the collection that wrote it"
-                    )
+        with _told(self._engine), self._engine.begin() as connection:
+            self._lock(connection, schema.ledger_version.name)
+            if not inspect(connection).has_table(schema.ledger_version.name):
+                schema.metadata.create_all(connection)
+                connection.execute(insert(schema.ledger_version).values(version=schema.VERSION))
+            version = connection.scalar(select(schema.ledger_version.c.version))
+        if version != schema.VERSION:
+            raise LedgerError(
+                f"the ledger {self._engine.url!r} has schema version {version}, this collection writes version "
+                f"{schema.VERSION}: use the collection that wrote it"
+            )
 
     @contextmanager
     def transaction(self, stream: str) -> Iterator[Transaction]:
@@ -97,8 +116,9 @@ class Ledger:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A consistent view that locks nobody out."""
-        with _told(self._engine), self._engine.connect().execution_options(convoy_reads=True) as connection:
-            yield connection
+        options = {"convoy_reads": True} if self.sqlite else {"isolation_level": "REPEATABLE READ"}
+        with _told(self._engine), self._engine.connect() as connection:
+            yield connection.execution_options(**options)
 
     def head(self, stream: str) -> int:
         """The number of the newest event: when it has not changed, nothing has."""
@@ -115,46 +135,71 @@ class Ledger:
 
     def verify(self, stream: str) -> None:
         """Raise LedgerError naming the first entry that was edited, removed or cut off."""
-        entries = self.entries(stream)
-        wrong = broken_link(entries)
-        if wrong is None:
-            with self.reading() as connection:
-                row = connection.execute(select(schema.streams).where(schema.streams.c.name == stream)).mappings().first()
-            head, recorded = (row["head"], row["head_hash"]) if row else (0, GENESIS)
-            if head != len(entries) or (entries and entries[-1].hash != recorded):
-                wrong = f"the head names entry {head}, but the last one is {len(entries)}: entries were cut off"
+        named = select(schema.streams.c.head, schema.streams.c.head_hash).where(schema.streams.c.name == stream)
+        query = select(schema.events).where(schema.events.c.stream == stream).order_by(schema.events.c.seq)
+        with self.reading() as connection:
+            head, head_hash = connection.execute(named).tuples().first() or (0, GENESIS)
+            rows = connection.execution_options(yield_per=1000).execute(query).mappings()
+            wrong = broken_link((Entry(**row) for row in rows), head, head_hash)
         if wrong:
-            raise LedgerError(f"the ledger of {stream} is not intact: {wrong}. Nothing is deployed until it is restored")
+            raise LedgerError(
+                f"the ledger of {stream} is not intact: {wrong}. Nothing is deployed until it is restored"
+            )
 
     def _lock(self, connection: Connection, stream: str) -> float:
         """Lock the stream for this transaction; the time, in epoch seconds, by the clock that all runs share."""
         if self.sqlite:  # BEGIN IMMEDIATE has locked the database already
             return self._clock()
         key = int.from_bytes(hashlib.sha256(stream.encode()).digest()[:8], "big", signed=True)
+        for limit in ("lock_timeout", "idle_in_transaction_session_timeout"):  # a stopped process bars nobody for long
+            connection.execute(select(func.set_config(limit, f"{BUSY_TIMEOUT}s", True)))
         connection.execute(select(func.pg_advisory_xact_lock(key)))
         return float(connection.scalar(text("SELECT extract(epoch FROM clock_timestamp())")) or 0.0)
 
 
 def _engine(url: str) -> Engine:
+    parsed = _parse(url)
+    if parsed.drivername == "sqlite":
+        return _sqlite_engine(parsed)
+    options = {} if "connect_timeout" in parsed.query else {"connect_timeout": CONNECT_TIMEOUT}
+    try:
+        return create_engine(parsed, poolclass=NullPool, isolation_level="READ COMMITTED", connect_args=options)
+    except ModuleNotFoundError as error:
+        raise LedgerError(
+            f"a ledger in PostgreSQL needs the Python package {error.name}: pip install 'psycopg[binary]'"
+        ) from error
+
+
+def _parse(url: str) -> URL:
+    """The URL with the driver that is used. An error does not repeat the URL: it may hold a password."""
+    if not schema.INSTALLED:
+        raise LedgerError("the ledger needs the Python package sqlalchemy on the controller: pip install sqlalchemy")
     try:
         parsed = make_url(url)
-        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-            raise LedgerError(f"environment_ledger_url: {url!r} is neither a sqlite:// nor a postgresql+psycopg:// URL")
-        engine = create_engine(parsed, poolclass=NullPool)
-    except ArgumentError as error:
-        raise LedgerError(f"environment_ledger_url: {url!r} is no database URL: {error}") from error
-    except ModuleNotFoundError as error:
-        raise LedgerError(f"the ledger's database needs a package that is not installed: {error.name}") from error
-    if parsed.get_backend_name() == "sqlite":
-        _prepare_sqlite(engine, parsed.database)
-    return engine
+    except (ArgumentError, ValueError) as error:
+        raise LedgerError(
+            "environment_ledger_url: this is no database URL: write sqlite:////path/to/ledger.db or "
+            "postgresql+psycopg://user@host/database"
+        ) from error
+    for backend, driver in DRIVERS.items():
+        if parsed.drivername in (backend, driver):
+            return parsed.set(drivername=driver)
+    raise LedgerError(
+        f"environment_ledger_url: a ledger cannot be kept in {parsed.drivername}: "
+        f"use {' or '.join(f'{driver}://' for driver in DRIVERS.values())}"
+    )
 
 
-def _prepare_sqlite(engine: Engine, path: str | None) -> None:
-    if not path or path == ":memory:":
+def _sqlite_engine(url: URL) -> Engine:
+    if not url.database or url.database == ":memory:":
         raise LedgerError("environment_ledger_url: a ledger in memory is lost with the process: give a file")
-    Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    path = Path(url.database)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise LedgerError(f"the ledger {path} cannot be opened for writing: {error.strerror}") from error
+    engine = create_engine(url, poolclass=NullPool)
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:
@@ -168,11 +213,13 @@ def _prepare_sqlite(engine: Engine, path: str | None) -> None:
         reads = connection.get_execution_options().get("convoy_reads", False)
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
+    return engine
+
 
 @contextmanager
 def _told(engine: Engine) -> Iterator[None]:
     try:
         yield
-    except SQLAlchemyError as error:
-        cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    except (SQLAlchemyError, sqlite3.Error) as error:
+        cause = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
         raise LedgerError(f"the ledger {engine.url!r} cannot be used: {cause}") from error
