@@ -1,0 +1,91 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The module haproxy as Ansible calls it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+
+from ansible_collections.convoy.rollout.plugins.modules import haproxy
+
+
+def call(capsys: pytest.CaptureFixture[str], **arguments: Any) -> tuple[int, dict[str, Any]]:
+    with patch_module_args({"backend": "app", **arguments}), pytest.raises(SystemExit) as ended:
+        haproxy.main()
+    return int(ended.value.code or 0), json.loads(capsys.readouterr().out)
+
+
+def test_info_of_all_servers(capsys: Any, haproxy_replay: Callable[..., Any]) -> None:
+    code, result = call(capsys, socket=haproxy_replay("drained_failing").path)
+    assert (code, result["changed"]) == (0, False)
+    assert {name: server["state"] for name, server in result["servers"].items()} == {
+        "app1": "drained",
+        "app2": "up",
+        "app3": "up",
+        "spare": "up",
+        "bare": "up",
+    }
+
+
+def test_info_of_some(capsys: Any, haproxy_replay: Callable[..., Any]) -> None:
+    _code, result = call(capsys, socket=haproxy_replay("up").path, servers=["app2"])
+    assert list(result["servers"]) == ["app2"]
+
+
+def test_drained_and_ready(capsys: Any, haproxy_replay: Callable[..., Any]) -> None:
+    replay = haproxy_replay("up", "drained")
+    code, result = call(capsys, socket=replay.path, servers=["app1"], state="drained", min_up=3)
+    assert (code, result["changed"], result["forced"]) == (0, True, False)
+    replay.snapshots[:] = ["drained", "drained", "up"]
+    code, result = call(capsys, socket=replay.path, servers=["app1"], state="ready")
+    assert (code, result["changed"], result["held"]) == (0, True, [])
+    assert replay.set == ["app/app1 state drain", "app/app1 state ready"]
+
+
+@pytest.mark.parametrize(("state", "snapshot"), [("drained", "up"), ("ready", "drained")])
+def test_check_mode_changes_nothing(capsys: Any, haproxy_replay: Callable[..., Any], state: str, snapshot: str) -> None:
+    replay = haproxy_replay(snapshot)
+    code, result = call(capsys, socket=replay.path, servers=["app1"], state=state, _ansible_check_mode=True)
+    assert (code, result["changed"], replay.set) == (0, True, [])
+
+
+def test_watched(capsys: Any, haproxy_replay: Callable[..., Any]) -> None:
+    replay = haproxy_replay("up")
+    code, result = call(capsys, socket=replay.path, servers=["app1"], state="watched", duration=0)
+    assert (code, result["changed"], result["elapsed"] < 1) == (0, False, True)
+
+
+def test_a_failure_says_why_and_how_the_servers_are(capsys: Any, haproxy_replay: Callable[..., Any]) -> None:
+    code, result = call(capsys, socket=haproxy_replay("down").path, servers=["app1"], state="watched")
+    assert (code, result["servers"]["app1"]["state"]) == (1, "down")
+    assert result["msg"].startswith("app1 is not up for HAProxy but DOWN")
+
+
+def test_maintenance_is_a_warning(capsys: Any, haproxy_replay: Callable[..., Any]) -> None:
+    code, result = call(capsys, socket=haproxy_replay("maint").path, servers=["app1"], state="ready")
+    assert (code, result["held"]) == (0, ["app1"])
+    assert "is in maintenance" in str(result["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"state": "drained"}, "state is drained but all of the following are missing: servers"),
+        ({"state": "drained", "servers": []}, "servers is empty"),
+        ({"state": "drained", "servers": ["app1"], "timeout": -1}, "timeout is -1.0: must be 0 or more"),
+        ({"state": "watched", "servers": ["app1"], "duration": -1}, "duration is -1.0"),
+        ({"state": "drained", "servers": ["app1"], "min_up": -1}, "min_up is -1"),
+        ({"state": "up"}, "value of state must be one of: drained, ready, watched, info"),
+        ({"socket": "/nowhere/s"}, "HAProxy's runtime socket /nowhere/s is not there"),
+    ],
+)
+def test_what_is_wrong_is_named(capsys: Any, arguments: Any, words: str) -> None:
+    code, result = call(capsys, **arguments)
+    assert code == 1
+    assert words in result["msg"]
