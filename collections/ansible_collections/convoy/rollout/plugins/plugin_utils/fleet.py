@@ -148,6 +148,11 @@ def objections(readings: Sequence[Reading], need_bytes: int) -> list[str]:
     """
     found = []
     for reading in readings:
+        if not reading.read:
+            found.append(
+                f"{reading.name}: it was not read, because --limit leaves it out: choose hosts with "
+                "-e rollout_target=... instead"
+            )
         if not reading.reachable:
             continue
         if reading.read.get("obstacle"):
@@ -161,6 +166,11 @@ def objections(readings: Sequence[Reading], need_bytes: int) -> list[str]:
         if abs(reading.skew) > SKEW_REFUSE:
             found.append(f"{reading.name}: its clock is {reading.skew:+.0f} s off, {SKEW_REFUSE:.0f} s are the limit")
     return found
+
+
+def unread(readings: Sequence[Reading]) -> list[str]:
+    """Hosts that could not be read, and why."""
+    return [f"{reading.name} cannot be read: {reading.trouble}" for reading in readings if not reading.reachable]
 
 
 def skewed(readings: Sequence[Reading]) -> list[str]:

@@ -40,6 +40,9 @@ def steps(
             raise SpecError(f"rollout_hooks: unknown hook {hook!r}: {nearest(hook, HOOKS)}")
     if adapter not in ADAPTERS:
         raise SpecError(f"traffic_adapter: unknown adapter {adapter!r}: {nearest(adapter, ADAPTERS)}")
+    for step in site_tasks:
+        if step not in TRAFFIC_STEPS:
+            raise SpecError(f"traffic_tasks: unknown step {step!r}: {nearest(step, TRAFFIC_STEPS)}")
     files = []
     for step in road:
         if step in HOOKS:
@@ -55,6 +58,15 @@ def steps(
     return files
 
 
+def site_files(hooks: Mapping[str, str], adapter: str, site_tasks: Mapping[str, str]) -> dict[str, str]:
+    """The task files that the site has to have, by the variables that name them. Raises SpecError as steps() does."""
+    steps((*HOOKS, *TRAFFIC_STEPS), hooks, adapter, site_tasks)
+    files = {f"rollout_hooks.{hook}": path for hook, path in hooks.items()}
+    if adapter == "tasks":
+        files |= {f"traffic_tasks.{step}": path for step, path in site_tasks.items()}
+    return files
+
+
 def outcome(results: Results, failure: Mapping[str, Any]) -> dict[str, str]:
     """What became of a host on its way forward: ``outcome`` for the report, and ``why``.
 
@@ -63,7 +75,8 @@ def outcome(results: Results, failure: Mapping[str, Any]) -> dict[str, str]:
     """
     drain, activate = _ran(results, "drain"), _ran(results, "activate")
     if drain.get("unreachable"):
-        return {"outcome": "reverted", "why": f"the load balancer cannot be reached, the host was left as it was: {_why(drain)}"}
+        why = f"the load balancer cannot be reached, the host was left as it was: {_why(drain)}"
+        return {"outcome": "reverted", "why": why}
     if activate.get("unreachable"):
         return {"outcome": "lost", "why": f"it cannot be reached any more: {_why(activate)}"}
     if not failure and not _ran(results, "undrain").get("unreachable"):
@@ -139,11 +152,14 @@ def watch_verdict(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {"verdict": verdict, "why": f"{host}: {last.get('message') or _why(last)}"}
 
 
-def membership(answers: Sequence[Mapping[str, Any]], servers: Mapping[str, str], hosts: Sequence[str]) -> dict[str, bool]:
+def membership(
+    answers: Sequence[Mapping[str, Any]], servers: Mapping[str, str], hosts: Sequence[str]
+) -> dict[str, bool]:
     """Which hosts serve: those that every load balancer has up. ``servers`` maps hosts to differing server names."""
     found: dict[str, bool] = {}
     for host in hosts:
-        known = [answer["servers"][name] for answer in answers for name in [servers.get(host, host)] if name in answer["servers"]]
+        name = servers.get(host, host)
+        known = [answer["servers"][name] for answer in answers if name in answer["servers"]]
         if known:
             found[host] = all(server["state"] == "up" for server in known)
     return found

@@ -23,6 +23,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.fleet import (
     readings_of,
     skewed,
     targets_of,
+    unread,
     version_of,
 )
 
@@ -198,6 +199,18 @@ def test_a_host_that_cannot_take_the_release_is_named_with_the_reason(read: dict
 )
 def test_what_a_release_mends_does_not_bar_it(read: dict[str, Any]) -> None:
     assert objections([reading("app1", **read)], need_bytes=3_000_000) == []
+
+
+def test_a_host_that_limit_leaves_out_bars_the_rollout() -> None:
+    found = objections([reading("app1"), Reading("app2", {})], need_bytes=0)
+    assert [one.partition(":")[0] for one in found] == ["app2"]
+    assert "--limit leaves it out" in found[0]
+
+
+def test_a_host_that_could_not_be_read_is_told_with_the_reason() -> None:
+    readings = [reading("app1"), gone("app2"), Reading("app3", {"failed": True, "msg": "needs root"})]
+    assert unread(readings) == ["app2 cannot be read: Connection timed out", "app3 cannot be read: needs root"]
+    assert objections(readings, need_bytes=0) == []
 
 
 def test_of_an_unreachable_host_nothing_is_known() -> None:

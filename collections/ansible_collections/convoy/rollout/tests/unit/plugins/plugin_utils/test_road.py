@@ -77,12 +77,29 @@ def test_an_adapter_of_the_site_uses_its_task_files() -> None:
             {"adapter": "tasks", "site_tasks": {"drain": "x"}},
             "traffic_tasks: 'undrain' is missing: the adapter 'tasks'",
         ),
+        (
+            {"adapter": "tasks", "site_tasks": {"drian": "x"}},
+            "traffic_tasks: unknown step 'drian': did you mean 'drain'?",
+        ),
     ],
 )
 def test_what_is_written_wrong_is_named(arguments: dict[str, Any], complaint: str) -> None:
     with pytest.raises(SpecError) as refused:
         road.steps(FORWARD, **arguments)
     assert str(refused.value).startswith(complaint)
+
+
+@pytest.mark.parametrize(
+    ("hooks", "adapter", "site_tasks", "expected"),
+    [
+        ({}, "none", {}, {}),
+        ({"after_phase": "/a"}, "haproxy", {}, {"rollout_hooks.after_phase": "/a"}),
+        ({}, "tasks", {"drain": "/b", "undrain": "/c"}, {"traffic_tasks.drain": "/b", "traffic_tasks.undrain": "/c"}),
+        ({}, "none", {"drain": "/b"}, {}),
+    ],
+)
+def test_the_files_that_the_site_has_to_have(hooks: Any, adapter: str, site_tasks: Any, expected: Any) -> None:
+    assert road.site_files(hooks, adapter, site_tasks) == expected
 
 
 # what became of a host on its way forward
