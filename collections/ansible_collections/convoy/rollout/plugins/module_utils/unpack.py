@@ -125,16 +125,18 @@ def check_artifact(stream: BinaryIO, artifact: Artifact) -> None:
 
 def members(stream: BinaryIO, artifact: Artifact, limits: Limits) -> Iterator[tuple[Member, Source]]:
     """The members of an archive in their order, each with its bytes. ArchiveError when it cannot be read."""
-    import zlib
-
     ceiling = min(limits.bytes, max(_HARMLESS_BYTES, limits.ratio * artifact.size))
     try:
         for number, found in enumerate(_READERS[artifact.format](stream, ceiling, limits), start=1):
             if number > limits.members:
                 raise ArchiveError(f"the artifact has more than {limits.members} members, which is the limit")
             yield found
-    except (ValueError, EOFError, LookupError, RuntimeError, zlib.error) as error:
-        raise ArchiveError(f"the artifact cannot be read as {artifact.format}: {error}") from error
+    except (ValueError, LookupError, RuntimeError) as error:
+        raise _unreadable(artifact.format, error) from error
+
+
+def _unreadable(format_name: str, why: object) -> ArchiveError:
+    return ArchiveError(f"the artifact cannot be read as {format_name}: {why}")
 
 
 class _Unpacking:
@@ -298,10 +300,12 @@ class _Forward(io.RawIOBase):
     would send it round in circles.
     """
 
-    def __init__(self, inner: Source, ceiling: int) -> None:
+    def __init__(self, inner: Source, format_name: str, ceiling: int, *damage: type[Exception]) -> None:
         super().__init__()
         self._inner = inner
+        self._format = format_name
         self._ceiling = ceiling
+        self._damage: tuple[type[Exception], ...] = (EOFError, *damage)
         self._place = 0
 
     def readable(self) -> bool:
@@ -314,7 +318,7 @@ class _Forward(io.RawIOBase):
             raise ArchiveError(f"the artifact is refused: a header of it claims {size} bytes")
         parts = []
         while size:
-            part = self._inner.read(size)
+            part = self._read_some(size)
             if not part:
                 break
             parts.append(part)
@@ -323,6 +327,17 @@ class _Forward(io.RawIOBase):
         if self._place > self._ceiling:
             raise ArchiveError(f"the artifact unpacks to more than {self._ceiling} bytes, which is the limit for it")
         return b"".join(parts)
+
+    def _read_some(self, size: int) -> bytes:
+        """Damage shows while reading, wherever that is done. An OSError without a number is not one of the disk."""
+        try:
+            return self._inner.read(size)
+        except self._damage as error:
+            raise _unreadable(self._format, error) from error
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise _unreadable(self._format, error) from error
 
     def tell(self) -> int:
         """How many bytes were read."""
@@ -334,7 +349,7 @@ class _Forward(io.RawIOBase):
             raise ArchiveError("the artifact is refused: a header of it leads backwards")
         while self._place < offset:
             if not self.read(min(_CHUNK, offset - self._place)):
-                raise EOFError("it ends too early")
+                raise _unreadable(self._format, "it ends too early")
         return self._place
 
 
@@ -354,14 +369,6 @@ class _Xz:
 
     def read(self, size: int, /) -> bytes:
         """At most `size` bytes, none at the end."""
-        import lzma
-
-        try:
-            return self._read(size)
-        except lzma.LZMAError as error:
-            raise ValueError(str(error)) from error
-
-    def _read(self, size: int) -> bytes:
         while True:
             if self._decompressor.eof:
                 rest = self._decompressor.unused_data or self._stream.read(_CHUNK)
@@ -377,10 +384,9 @@ class _Xz:
                 return data
 
 
-def _read_tar(source: Source, ceiling: int) -> Iterator[tuple[Member, Source]]:
+def _read_tar(forward: _Forward) -> Iterator[tuple[Member, Source]]:
     import tarfile
 
-    forward = _Forward(source, ceiling)
     try:
         with tarfile.open(fileobj=forward, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
             while True:
@@ -407,33 +413,26 @@ def _tar_member(info: tarfile.TarInfo) -> Member:
 
 
 def _plain(stream: BinaryIO, ceiling: int, limits: Limits) -> Iterator[tuple[Member, Source]]:
-    return _read_tar(stream, ceiling)
+    return _read_tar(_Forward(stream, "tar", ceiling))
 
 
 def _gz(stream: BinaryIO, ceiling: int, limits: Limits) -> Iterator[tuple[Member, Source]]:
     import gzip
+    import zlib
 
-    return _read_packed_tar(gzip.GzipFile(fileobj=stream, mode="rb"), ceiling)
+    return _read_tar(_Forward(gzip.GzipFile(fileobj=stream, mode="rb"), "tar.gz", ceiling, zlib.error))
 
 
 def _bz2(stream: BinaryIO, ceiling: int, limits: Limits) -> Iterator[tuple[Member, Source]]:
     import bz2
 
-    return _read_packed_tar(bz2.BZ2File(stream, mode="rb"), ceiling)
-
-
-def _read_packed_tar(source: Source, ceiling: int) -> Iterator[tuple[Member, Source]]:
-    """gzip and bz2 report damage as an OSError without a number, which one of the disk always has."""
-    try:
-        yield from _read_tar(source, ceiling)
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise ValueError(str(error)) from error
+    return _read_tar(_Forward(bz2.BZ2File(stream, mode="rb"), "tar.bz2", ceiling))
 
 
 def _xz(stream: BinaryIO, ceiling: int, limits: Limits) -> Iterator[tuple[Member, Source]]:
-    return _read_tar(_Xz(stream), ceiling)
+    import lzma
+
+    return _read_tar(_Forward(_Xz(stream), "tar.xz", ceiling, lzma.LZMAError))
 
 
 def _zip(stream: BinaryIO, ceiling: int, limits: Limits) -> Iterator[tuple[Member, Source]]:
@@ -450,6 +449,10 @@ def _zip(stream: BinaryIO, ceiling: int, limits: Limits) -> Iterator[tuple[Membe
 
 
 def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, ceiling: int) -> Iterator[tuple[Member, Source]]:
+    import lzma
+    import zipfile
+    import zlib
+
     if info.flag_bits & 1:
         raise ArchiveError(f"member {info.filename[:200]!r} is refused: it is encrypted")
     unix = info.external_attr >> 16 if info.create_system == 3 else 0
@@ -457,7 +460,7 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, ceiling: int) -
     name = info.orig_filename
     kind = _zip_kind(name, stat.S_IFMT(unix))
     with archive.open(info) as opened:
-        source = _Forward(opened, ceiling)
+        source = _Forward(opened, "zip", ceiling, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
         if kind == "link":
             target = source.read(_LONGEST_LINK + 1).decode("utf-8", "surrogateescape")
             yield Member(name, kind, 0, mode, target), source
