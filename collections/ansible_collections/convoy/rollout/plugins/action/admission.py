@@ -7,15 +7,17 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from ansible.utils.display import Display
+
 from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import (
     LEDGER_SPEC,
     ControllerAction,
     Result,
 )
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Admitted, Answer, Denied, Wait
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Admitted, Denied, Wait
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger
 from ansible_collections.convoy.rollout.plugins.plugin_utils.run import this_run
@@ -27,7 +29,7 @@ class ActionModule(ControllerAction):
     """``convoy.rollout.admission``"""
 
     _supports_check_mode = False
-    SPEC = {
+    SPEC: ClassVar[Mapping[str, Any]] = {
         **LEDGER_SPEC,
         "host": {"type": "str", "required": True},
         "poll": {"type": "float", "default": 0.25},
@@ -36,26 +38,23 @@ class ActionModule(ControllerAction):
     def perform(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Result:
         """Wait for the answer."""
         rollouts = Rollouts(Ledger(arguments["ledger_url"], str(this_run())), arguments["stream"])
-        answer = self._await(rollouts, arguments)
+        answer = _await(rollouts, arguments)
         if isinstance(answer, Admitted):
-            return {"changed": False, "admitted": True, "until": answer.until, "reason": ""}
-        assert isinstance(answer, Denied)
-        return {"changed": False, "admitted": False, "reason": answer.reason}
+            return {"changed": False, "admitted": True, "first": answer.first, "until": answer.until, "reason": ""}
+        return {"changed": False, "admitted": False, "first": False, "reason": answer.reason}
 
-    def _await(self, rollouts: Rollouts, arguments: dict[str, Any]) -> Answer:
-        said_at, head = time.monotonic(), -1
-        answer: Answer | None = None
-        while True:
-            due = isinstance(answer, Wait) and answer.until is not None and time.time() >= answer.until
-            latest = rollouts.head()
-            if latest != head or due:
-                answer = rollouts.admit(arguments["rollout"], arguments["token"], arguments["host"])
-                head = latest
-            if not isinstance(answer, Wait):
-                assert answer is not None
-                return answer
-            if time.monotonic() - said_at >= SAY_EVERY:
-                said_at = time.monotonic()
+
+def _await(rollouts: Rollouts, arguments: Mapping[str, Any]) -> Admitted | Denied:
+    """Ask again when something has happened, or when the time has come that the last answer named."""
+    say_at = time.monotonic() + SAY_EVERY
+    while True:
+        head = rollouts.head()
+        answer = rollouts.admit(arguments["rollout"], arguments["token"], arguments["host"])
+        if not isinstance(answer, Wait):
+            return answer
+        while rollouts.head() == head and not (answer.until and time.time() >= answer.until):
+            if time.monotonic() >= say_at:
+                say_at += SAY_EVERY
                 Display().display(f"{arguments['host']} waits: {answer.reason}{_until(answer)}")
             time.sleep(arguments["poll"])
 

@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import (
     LEDGER_SPEC,
@@ -26,7 +27,7 @@ class ActionModule(ControllerAction):
     """``convoy.rollout.report``"""
 
     _supports_check_mode = False
-    SPEC = {
+    SPEC: ClassVar[Mapping[str, Any]] = {
         **LEDGER_SPEC,
         "host": {"type": "str", "required": True},
         "outcome": {"type": "str", "required": True, "choices": OUTCOMES},

@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils import text
 from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import ControllerAction, Result
@@ -20,7 +21,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.run import this_run
 class ActionModule(ControllerAction):
     """``convoy.rollout.status``"""
 
-    SPEC = {
+    SPEC: ClassVar[Mapping[str, Any]] = {
         "ledger_url": {"type": "str", "required": True, "no_log": True},
         "environment": {"type": "str", "required": True},
         "component": {"type": "str", "required": True},

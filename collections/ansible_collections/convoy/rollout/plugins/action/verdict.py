@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import (
     LEDGER_SPEC,
@@ -24,7 +25,7 @@ class ActionModule(ControllerAction):
     """``convoy.rollout.verdict``"""
 
     _supports_check_mode = False
-    SPEC = {
+    SPEC: ClassVar[Mapping[str, Any]] = {
         **LEDGER_SPEC,
         "verdict": {"type": "str", "required": True, "choices": [verdict.value for verdict in Verdict]},
         "why": {"type": "str", "default": ""},

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 
 Result = dict[str, Any]
@@ -32,7 +33,7 @@ class ControllerAction(ActionBase):
             _checked, arguments = self.validate_argument_spec(self.SPEC, required_if=self.REQUIRED_IF)
             return {**result, **self.perform(arguments, task_vars or {})}
         except ConvoyError as error:
-            raise AnsibleActionFail(str(error), result={"reason": error.reason}) from error
+            raise AnsibleActionFail(str(error), result={"reason": error.reason, **error.details}) from None
 
     def before_validation(self, raw: Mapping[str, Any]) -> None:
         """Look at the arguments before their types are converted."""

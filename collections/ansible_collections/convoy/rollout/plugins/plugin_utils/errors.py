@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 
 class ConvoyError(Exception):
@@ -16,3 +18,4 @@ class ConvoyError(Exception):
     """
 
     reason: ClassVar[str] = "error"
+    details: Mapping[str, Any] = MappingProxyType({})  # what else goes into a task's result

@@ -61,6 +61,15 @@ class Reading:
             return Health.HEALTHY
         return Health.UNHEALTHY if verdict == "fail" else Health.UNKNOWN
 
+    def has(self, release: str) -> bool:
+        """Whether the host has the release already."""
+        return any(known["id"] == release for known in self.read.get("releases", ()))
+
+    def would_prune(self, release: str, keep: int) -> list[str]:
+        """The good releases that the host will not keep once it runs ``release``."""
+        good = [release, *(known for known in self.read.get("good", ()) if known != release)]
+        return [known for known in good[max(keep, 1) :] if known != self.active]
+
     def facts(self, target: str) -> HostFacts:
         """As the coordinator sees it, on its way to ``target``."""
         return HostFacts(

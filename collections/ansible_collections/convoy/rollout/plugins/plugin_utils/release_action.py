@@ -11,6 +11,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import lookup_loader
+
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.rendering import Rendered, render
 
@@ -32,4 +33,4 @@ class ReleaseAction(ActionBase):
         try:
             return render(config, units, template)
         except ConvoyError as error:
-            raise AnsibleActionFail(str(error), result={"reason": error.reason}) from error
+            raise AnsibleActionFail(str(error), result={"reason": error.reason}) from None

@@ -14,8 +14,8 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec im
 from ansible_collections.convoy.rollout.plugins.plugin_utils.variables import ROLES
 
 HOOKS = (
-    "before_stage", "after_stage", "before_drain", "after_drain", "after_activate", "after_undrain", "after_phase",
-    "after_rollout",
+    "before_stage", "after_stage", "before_phase", "before_drain", "after_drain", "before_activate", "after_activate",
+    "before_undrain", "after_undrain", "after_phase",
 )  # fmt: skip
 TRAFFIC_STEPS = ("drain", "undrain")
 ADAPTERS = ("haproxy", "tasks", "none")
@@ -30,9 +30,11 @@ def steps(
     hooks: Mapping[str, str] = NOTHING,
     adapter: str = "none",
     site_tasks: Mapping[str, str] = NOTHING,
+    first: bool = False,
 ) -> list[str]:
     """The task files of a road: hooks that the site has, the adapter's traffic steps, and the steps in between.
 
+    ``first``: the host begins its phase, so that the hook before it belongs to its road.
     Raises SpecError for an unknown hook or adapter, or an adapter of the site's own that lacks a task file.
     """
     for hook in hooks:
@@ -46,7 +48,7 @@ def steps(
     files = []
     for step in road:
         if step in HOOKS:
-            files += [hooks[step]] if step in hooks else []
+            files += [hooks[step]] if step in hooks and (first or step != "before_phase") else []
         elif step not in TRAFFIC_STEPS:
             files.append(str(ROLES / "component" / "tasks" / f"{step}.yml"))
         elif adapter == "haproxy":
@@ -138,8 +140,13 @@ def watch_rounds(hosts: Sequence[str], bake: float, sample: int = 10) -> list[st
     return chosen * rounds
 
 
-def watch_verdict(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The gate's verdict from what the hosts answered in turn; the first bad answer has ended the watch."""
+def watch_verdict(results: Sequence[Mapping[str, Any]], failure: str = "") -> dict[str, str]:
+    """The gate's verdict from what the hosts answered in turn; the first bad answer has ended the watch.
+
+    ``failure`` says what else of the phase went wrong, empty where nothing did.
+    """
+    if failure:
+        return {"verdict": "fail", "why": failure}
     if not results:
         return {"verdict": "inconclusive", "why": "no host of the phase was asked"}
     last = results[-1]

@@ -53,9 +53,10 @@ class HostRecord:
 
 @dataclass(frozen=True)
 class Admitted:
-    """The host may go; it must report before ``until`` (epoch seconds)."""
+    """The host may go; it must report before ``until`` (epoch seconds). ``first``: it begins its phase."""
 
     until: float
+    first: bool = False
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,8 @@ def _admit_forward(plan: Plan, state: RolloutState, host: HostRecord, now: float
         return Wait(to_go, _next_lease(state))
     if _awaits_approval(plan, state):
         return Wait(f"phase {phase.name} waits for an approval")
-    return _await_window(phase, state, host) or Admitted(now + plan.lease)
+    begun = state.count(set(HostStatus) - _NOT_BEGUN, state.phase)
+    return _await_window(phase, state, host) or Admitted(now + plan.lease, first=not begun)
 
 
 def _await_gate(phase: PlannedPhase, gate: Gate, now: float) -> Answer:
@@ -390,7 +392,7 @@ def _consequence(plan: Plan, state: RolloutState, now: float, asker: str) -> Eve
         return _turned(f"no host of phase {phase.name} succeeded", now)
     if not state.count({HostStatus.SUCCEEDED}, state.phase):
         return _passed(state.phase, "nothing had to change", now)
-    if not phase.bake:
+    if not phase.bake and not phase.hooked:
         return _passed(state.phase, "every host passed its gate, and no bake time is set", now)
     until = now + phase.bake
     patience = max(GATE_LEASE, plan.lease)

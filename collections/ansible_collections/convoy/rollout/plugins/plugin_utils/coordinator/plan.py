@@ -67,7 +67,10 @@ class HostFacts:
 
 @dataclass(frozen=True)
 class PlannedPhase:
-    """A phase in numbers: ``window`` hosts at once, ``zone_window`` of one zone, ``bake`` in seconds."""
+    """A phase in numbers: ``window`` hosts at once, ``zone_window`` of one zone, ``bake`` in seconds.
+
+    ``hooked``: something of the site's own belongs to its gate.
+    """
 
     name: str
     hosts: int
@@ -75,6 +78,7 @@ class PlannedPhase:
     zone_window: int | None = None
     bake: float = 0.0
     approval: bool = False
+    hooked: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,9 @@ def make_plan(spec: RolloutSpec, hosts: Sequence[HostFacts]) -> Plan:
         per_zone = phase.max_unavailable_per_zone
         zone_window = None if per_zone is None else max(1, per_zone.down(smallest_zone))
         index = len(phases)
-        phases.append(PlannedPhase(phase.name, end - start, window, zone_window, phase.bake, phase.approval))
+        phases.append(
+            PlannedPhase(phase.name, end - start, window, zone_window, phase.bake, phase.approval, phase.hooked)
+        )
         planned += [_place(host, index, start + n) for n, host in enumerate(sorted(hosts[start:end], key=_urgency))]
         start = end
     if start < len(hosts):

@@ -62,7 +62,10 @@ class Quantity:
 
 @dataclass(frozen=True)
 class PhaseSpec:
-    """One phase. ``size`` is cumulative: the part of the fleet that runs the release when the phase closes."""
+    """One phase. ``size`` is cumulative: the part of the fleet that runs the release when the phase closes.
+
+    ``hooked``: the site has something to do when the phase has closed, before the next one opens.
+    """
 
     name: str
     size: Quantity
@@ -70,6 +73,7 @@ class PhaseSpec:
     max_unavailable_per_zone: Quantity | None = None
     bake: float = 0.0
     approval: bool = False
+    hooked: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,11 +96,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
 
 
-def parse_phases(raw: Any, default_window: Any) -> tuple[PhaseSpec, ...]:
+def parse_phases(raw: Any, default_window: Any, hooked: bool = False) -> tuple[PhaseSpec, ...]:
     """Read ``rollout_phases``; ``default_window`` is ``rollout_max_unavailable``."""
     if not isinstance(raw, Sequence) or isinstance(raw, str) or not raw:
         raise SpecError(f"rollout_phases: {raw!r} is no list of phases: give at least one, with name and size")
-    phases = tuple(_parse_phase(f"rollout_phases[{index}]", item, default_window) for index, item in enumerate(raw))
+    phases = tuple(
+        _parse_phase(f"rollout_phases[{index}]", item, default_window, hooked) for index, item in enumerate(raw)
+    )
     names = [phase.name for phase in phases]
     for name in names:
         if names.count(name) > 1:
@@ -116,7 +122,7 @@ def parse_phases(raw: Any, default_window: Any) -> tuple[PhaseSpec, ...]:
     return phases
 
 
-def _parse_phase(field: str, raw: Any, default_window: Any) -> PhaseSpec:
+def _parse_phase(field: str, raw: Any, default_window: Any, hooked: bool) -> PhaseSpec:
     if not isinstance(raw, Mapping):
         raise SpecError(f"{field}: {raw!r} is no phase: write it as a mapping with name and size")
     for key in raw:
@@ -135,6 +141,7 @@ def _parse_phase(field: str, raw: Any, default_window: Any) -> PhaseSpec:
         else Quantity.parse(f"{field}.max_unavailable_per_zone", per_zone, least=1),
         bake=parse_seconds(f"{field}.bake", raw.get("bake", 0)),
         approval=parse_flag(f"{field}.approval", raw.get("approval", False)),
+        hooked=hooked,
     )
 
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator import decide
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import (
+    Admitted,
     Answer,
     Decision,
     Denied,
     HostRecord,
     Verdict,
+    Wait,
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import HostFacts, Plan, Sighting
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import (
@@ -99,6 +101,8 @@ class RolloutView:
     state: RolloutState
     hosts: tuple[HostRow, ...]
     head: tuple[int, str]
+    token: int
+    holder: Run | None
 
     @property
     def to_go(self) -> list[str]:
@@ -164,9 +168,10 @@ class Rollouts:
             tx.finish(**taken, rollout=new_id)
             return Opened(new_id, token, False, state, state.gate is not None)
 
-    def admit(self, rollout: str, token: int, host: str) -> Answer:
+    def admit(self, rollout: str, token: int, host: str) -> Admitted | Wait | Denied:
         """May ``host`` go out of service now?"""
-        return self._decide(rollout, token, lambda it, now: decide.admit(it.plan, it.state, it.host(host), now))
+        answer = self._decide(rollout, token, lambda it, now: decide.admit(it.plan, it.state, it.host(host), now))
+        return cast(Admitted | Wait | Denied, answer)
 
     def report(self, rollout: str, token: int, host: str, outcome: HostStatus, why: str = "") -> Answer:
         """What became of ``host``."""
@@ -200,8 +205,8 @@ class Rollouts:
 
     def gate(self, rollout: str) -> dict[str, Any] | None:
         """The open gate as JSON types: phase (its name), bake and bake_until (seconds), hosts; None if none is open."""
-        view = self.view(rollout)
-        if view is None or view.state.gate is None:
+        view = self.standing(rollout)
+        if view.state.gate is None:
             return None
         phase = view.plan.phases[view.state.phase]
         hosts = [row.name for row in view.hosts if row.phase == view.state.phase and row.status is HostStatus.SUCCEEDED]
@@ -215,7 +220,7 @@ class Rollouts:
         """A rollout as it stands (the newest one by default); None where there is none."""
         query = select(schema.rollouts).where(schema.rollouts.c.stream == self.stream)
         query = query.where(schema.rollouts.c.id == rollout) if rollout else query
-        heads = select(schema.streams.c.head, schema.streams.c.head_hash).where(schema.streams.c.name == self.stream)
+        of_stream = select(schema.streams).where(schema.streams.c.name == self.stream)
         with self._ledger.reading() as connection:
             row = connection.execute(query.order_by(schema.rollouts.c.opened_at.desc()).limit(1)).mappings().first()
             if row is None:
@@ -223,7 +228,7 @@ class Rollouts:
             of_rollout = schema.hosts.c.rollout == row["id"]
             rows = connection.execute(select(schema.hosts).where(of_rollout).order_by(schema.hosts.c.position))
             hosts = tuple(_host_row(dict(host)) for host in rows.mappings())
-            head = connection.execute(heads).tuples().one()
+            stream = connection.execute(of_stream).mappings().one()
         return RolloutView(
             id=row["id"],
             opened_at=row["opened_at"],
@@ -232,8 +237,17 @@ class Rollouts:
             plan=Plan.from_rules(json.loads(row["rules"])),
             state=RolloutState.from_json(json.loads(row["state"])),
             hosts=hosts,
-            head=head,
+            head=(stream["head"], stream["head_hash"]),
+            token=stream["token"],
+            holder=Run(**json.loads(stream["holder"])) if stream["holder"] else None,
         )
+
+    def standing(self, rollout: str) -> RolloutView:
+        """The rollout with this id as it stands. Raises LedgerError where there is none."""
+        view = self.view(rollout)
+        if view is None:
+            raise LedgerError(f"rollout {rollout} is not in the ledger of {self.stream}: check its id")
+        return view
 
     def _decide(self, rollout: str, token: int | None, decider: Callable[[_Loaded, float], Decision]) -> Answer:
         with self._ledger.transaction(self.stream) as tx:

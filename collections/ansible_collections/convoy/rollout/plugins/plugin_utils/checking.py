@@ -1,0 +1,108 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The first step of a rollout: everything that can be refused without asking a host."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import (
+    Quantity,
+    RolloutSpec,
+    SpecError,
+    parse_phases,
+    parse_seconds,
+)
+from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import Depot
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import LedgerError
+from ansible_collections.convoy.rollout.plugins.plugin_utils.policy import refuse_when_frozen
+from ansible_collections.convoy.rollout.plugins.plugin_utils.road import site_files
+from ansible_collections.convoy.rollout.plugins.plugin_utils.signing import SshVerifier
+
+PASSED_ON = (
+    "kind", "environment", "component", "version", "hosts", "phases", "max_unavailable", "failure_budget",
+    "turn_back_max_unavailable", "lease", "hooks", "keep",
+)  # fmt: skip
+VARIABLE_OF = {"version": "component_version", "depot": "depot_path", "allowed_signers": "environment_allowed_signers"}
+
+
+def check(asked: Mapping[str, Any], forks: int, now: float) -> dict[str, Any]:
+    """What the steps after it need: the request, validated, and the verified artifact. Raises ConvoyError.
+
+    ``asked`` are the arguments of the action ``rollout``; ``now`` is epoch seconds.
+    """
+    _refuse_ledger_in_container(asked["ledger_url"])
+    _refuse_missing_files(site_files(asked["hooks"], asked["traffic_adapter"], asked["traffic_tasks"]))
+    spec = spec_of(asked)
+    checked = {key: asked[key] for key in PASSED_ON}
+    checked["stream"] = f"{asked['environment']}/{asked['component']}"
+    checked["warnings"] = _fork_warnings(spec, len(asked["hosts"]), forks)
+    if asked["kind"] == "rollback":
+        return {**checked, "override": ""}
+    checked["override"] = refuse_when_frozen(asked["freezes"], now, asked["freeze_override"])
+    return {**checked, **_resolve(asked, now)}
+
+
+def spec_of(asked: Mapping[str, Any]) -> RolloutSpec:
+    """How the rollout may proceed, validated."""
+    return RolloutSpec(
+        phases=parse_phases(asked["phases"], asked["max_unavailable"], hooked="after_phase" in asked["hooks"]),
+        failure_budget=Quantity.parse("rollout_failure_budget", asked["failure_budget"]),
+        turn_back_max_unavailable=Quantity.parse(
+            "rollout_turn_back_max_unavailable", asked["turn_back_max_unavailable"], least=1
+        ),
+        lease=parse_seconds("rollout_lease", asked["lease"], least=1),
+    )
+
+
+def _resolve(asked: Mapping[str, Any], now: float) -> dict[str, Any]:
+    """The verified artifact of the version, by the depot."""
+    for field, variable in VARIABLE_OF.items():
+        if not asked[field]:
+            raise SpecError(f"{variable} is not set: give it with -e or in the inventory's group_vars")
+    revoked = asked["revoked_signers"]
+    resolved = Depot(Path(asked["depot"])).resolve(
+        asked["component"],
+        asked["version"],
+        SshVerifier(Path(asked["allowed_signers"]), Path(revoked) if revoked else None),
+        environment=asked["environment"],
+        now=datetime.fromtimestamp(now, UTC),
+    )
+    artifact = resolved.manifest.artifact
+    unpacked = sum(member.size or 0 for member in resolved.manifest.files)
+    return {
+        "artifact": str(resolved.artifact),
+        "artifact_sha256": artifact.sha256,
+        "artifact_size": artifact.size,
+        "manifest": {"path": str(resolved.path), "sha256": resolved.digest},
+        "signer": resolved.signer.principal,
+        "need_bytes": 2 * (unpacked + artifact.size),
+    }
+
+
+def _refuse_ledger_in_container(url: str) -> None:
+    """What a job writes in AWX's container is gone with the job: a ledger there would be forgotten each time."""
+    if url.startswith("sqlite") and "AWX_PRIVATE_DATA_DIR" in os.environ:
+        raise LedgerError(
+            "environment_ledger_url: a SQLite file in an AWX job is lost with its container: give a PostgreSQL URL, "
+            "e.g. postgresql+psycopg://convoy@db.example/convoy"
+        )
+
+
+def _refuse_missing_files(files: Mapping[str, str]) -> None:
+    for variable, path in files.items():
+        if not Path(path).is_file():
+            raise SpecError(f"{variable}: there is no file {path}: give the path of a task file on the controller")
+
+
+def _fork_warnings(spec: RolloutSpec, hosts: int, forks: int) -> list[str]:
+    window = max(phase.max_unavailable.down(hosts) for phase in spec.phases)
+    if window <= forks:
+        return []
+    return [f"a window of {window} hosts needs as many forks, but only {forks} are set: run with --forks {window}"]

@@ -1,0 +1,155 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Opening a rollout with what was read from the hosts, joining one that is open, and what staging made of it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.convoy.rollout.plugins.plugin_utils import fleet, text
+from ansible_collections.convoy.rollout.plugins.plugin_utils.checking import spec_of
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import Plan, make_plan
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import HostStatus, Status
+from ansible_collections.convoy.rollout.plugins.plugin_utils.fleet import Reading
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Opened, Rollouts, RolloutView
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import LedgerError
+from ansible_collections.convoy.rollout.plugins.plugin_utils.rendering import release_id
+from ansible_collections.convoy.rollout.plugins.plugin_utils.run import dead, this_run
+
+SILENCE = 120.0  # seconds beyond its longest step after which a run that cannot be seen counts as dead
+RECORDED = (
+    "kind", "environment", "component", "version", "artifact", "artifact_sha256", "manifest", "signer", "override",
+)  # fmt: skip
+
+
+def open_rollout(
+    rollouts: Rollouts, checked: Mapping[str, Any], readings: Sequence[Reading], retry: str, dry: bool
+) -> dict[str, Any]:
+    """Plan, take the token, record the opening; ``dry`` only plans. Raises ConvoyError before anything is touched."""
+    problems = fleet.objections(readings, checked.get("need_bytes", 0))
+    if problems:
+        raise fleet.FleetError("nothing was touched: " + "; ".join(problems))
+    latest = rollouts.view()
+    seen = fleet.targets_of(readings, _target(checked, latest, readings))
+    checked = {**checked, "version": checked["version"] or fleet.version_of(readings, seen)}
+    plan = make_plan(spec_of(checked), list(seen.values()))
+    left_open = latest is not None and not latest.status.ended
+    done = not left_open and all(host.status is HostStatus.CURRENT for host in plan.hosts)
+    warnings = fleet.skewed(readings)
+    if dry or done:
+        summary = _done_summary(plan, checked) if done else _plan_summary(plan, readings, checked)
+        return {"changed": False, "warnings": warnings, "idle": True, "order": [], "convoy": {"summary": summary}}
+    facts = {key: checked.get(key) for key in RECORDED}
+    opened = rollouts.open(plan, seen, facts, this_run(), dead, _new_id(), _patience(plan))
+    view = rollouts.standing(opened.rollout)
+    lines = [*_opening_lines(opened, checked), *text.plan_lines(plan, _notes(plan, readings, checked))]
+    gate = rollouts.gate(opened.rollout) if opened.gate_due else None
+    return {**passed_on(view, retry), "changed": True, "warnings": warnings, "gate": gate, "convoy": {"lines": lines}}
+
+
+def join(rollouts: Rollouts, retry: str, here: Sequence[str]) -> dict[str, Any]:
+    """Take part in the rollout that another run has opened, with those of its hosts that are ``here``."""
+    view = rollouts.view()
+    if view is None or view.status.ended:
+        last = f"; the last one, {view.id}, has {view.status}" if view else ""
+        raise LedgerError(f"no rollout of {rollouts.stream} is open{last}: open one with open.yml or deploy.yml")
+    passed = passed_on(view, retry)
+    return {**passed, "changed": False, "order": [host for host in passed["order"] if host in set(here)]}
+
+
+def passed_on(view: RolloutView, retry: str) -> dict[str, Any]:
+    """What the plays after the opening need to know."""
+    return {
+        **view.facts,
+        "idle": False,
+        "stream": f"{view.facts['environment']}/{view.facts['component']}",
+        "rollout": view.id,
+        "token": view.token,
+        "order": [] if view.status is Status.TURNING_BACK else view.to_go,
+        "hosts": {row.name: {"to": row.to_release, "from": row.from_release} for row in view.hosts},
+        "retry": retry,
+    }
+
+
+def take_stock(
+    rollouts: Rollouts, opened: Mapping[str, Any], hostvars: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Report the hosts that could not be staged; say which are to roll."""
+    failures = _staging_failures(opened["order"], hostvars)
+    if not failures:
+        return {"changed": False, "order": opened["order"]}
+    for host, (outcome, why) in failures.items():
+        rollouts.report(opened["rollout"], opened["token"], host, outcome, why)
+    view = rollouts.standing(opened["rollout"])
+    rolls = [host for host in opened["order"] if host not in failures and view.status is not Status.TURNING_BACK]
+    lines = [f"{host} {outcome}: {why}" for host, (outcome, why) in failures.items()]
+    return {"changed": False, "order": rolls, "convoy": {"lines": lines}}
+
+
+def _staging_failures(
+    hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]
+) -> dict[str, tuple[HostStatus, str]]:
+    """What the play before left in the variables of hosts that it could not stage."""
+    failures = {}
+    for name in hosts:
+        variables = hostvars[name]
+        staged = variables.get("component_staged") or {}
+        if variables.get("rollout_stage_failed"):
+            failures[name] = (HostStatus.UNSTAGED, str(variables["rollout_stage_failed"]))
+        elif staged.get("unreachable"):
+            failures[name] = (HostStatus.UNREACHABLE, str(staged.get("msg", "")).strip())
+    return failures
+
+
+def _target(
+    checked: Mapping[str, Any], latest: RolloutView | None, readings: Sequence[Reading]
+) -> Callable[[Reading], str]:
+    """What release a host is to run, as a function of its reading."""
+    if checked["kind"] == "deploy":
+        return lambda reading: release_id(checked["version"], checked["artifact_sha256"], reading.read["rendered"])
+    if checked["version"]:
+        return fleet.known_version(checked["version"])
+    if latest is not None and not latest.status.ended and latest.facts["kind"] == "rollback":
+        planned = {row.name: row.to_release for row in latest.hosts}
+        return lambda reading: planned[reading.name]
+    return fleet.last_good(readings)
+
+
+def _new_id() -> str:
+    return time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(2)
+
+
+def _patience(plan: Plan) -> float:
+    return max(plan.lease, *(phase.bake for phase in plan.phases)) + SILENCE
+
+
+def _opening_lines(opened: Opened, checked: Mapping[str, Any]) -> list[str]:
+    verb = "goes on" if opened.resumed else "opens"
+    line = f"rollout {opened.rollout} {verb}: {checked['kind']} of {checked['component']} {checked['version']}"
+    return [line, checked["override"]] if checked["override"] else [line]
+
+
+def _done_summary(plan: Plan, checked: Mapping[str, Any]) -> list[str]:
+    runs = text.runs_lines({host.name: host.to_release for host in plan.hosts})
+    return [f"nothing to do for {checked['component']} in {checked['environment']}", *runs]
+
+
+def _plan_summary(plan: Plan, readings: Sequence[Reading], checked: Mapping[str, Any]) -> list[str]:
+    return ["check mode: this would be done, nothing was", *text.plan_lines(plan, _notes(plan, readings, checked))]
+
+
+def _notes(plan: Plan, readings: Sequence[Reading], checked: Mapping[str, Any]) -> dict[str, str]:
+    """What would be fetched and pruned on each host that moves."""
+    read = {reading.name: reading for reading in readings}
+    notes = {}
+    for host in plan.pending:
+        reading = read[host.name]
+        fetched = "" if reading.has(host.to_release) else f"fetches {checked.get('artifact_size', 0) / 1e6:.1f} MB"
+        pruned = ", ".join(reading.would_prune(host.to_release, checked["keep"]))
+        notes[host.name] = ", ".join(filter(None, (fetched, f"prunes {pruned}" if pruned else "")))
+    return notes
