@@ -13,9 +13,9 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils import text
 from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import ControllerAction, Result
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.fleet import readings_of
-from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts, RolloutView
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger
-from ansible_collections.convoy.rollout.plugins.plugin_utils.run import this_run
+from ansible_collections.convoy.rollout.plugins.plugin_utils.run import dead, this_run
 
 
 class ActionModule(ControllerAction):
@@ -54,5 +54,14 @@ class ActionModule(ControllerAction):
             "hosts": states,
             "rollout": view.id if view else None,
             "status": view.status.value if view else None,
+            "held_by": _holder(view),
+            "left_out": [reading.name for reading in readings if reading.left_out],
             "convoy": {"summary": text.status_lines(readings, expected, view)},
         }
+
+
+def _holder(view: RolloutView | None) -> str | None:
+    """Who runs the rollout that is open, unless that process is known to be gone."""
+    if view is None or view.status.ended or view.holder is None or dead(view.holder):
+        return None
+    return str(view.holder)

@@ -119,6 +119,16 @@ def tidy(host: Host) -> None:
     if deadline is not None and not _is_awaited(deadline, host.history(), host.tree.look_at_current().release):
         disarm(host)
     stand_down(host)
+    _clear_leftovers(host)
+
+
+def _clear_leftovers(host: Host) -> None:
+    """Remove what killed calls left of the files that are made here."""
+    service, link = _recovery_paths(host)
+    names = {*_timer_names(host), os.path.basename(service)}
+    durable.clear_temporaries(host.unit_directory, names)
+    if os.path.isdir(os.path.dirname(link)):
+        durable.clear_temporaries(os.path.dirname(link), names)
 
 
 def _is_awaited(deadline: Deadline, history: History, active: str | None) -> bool:

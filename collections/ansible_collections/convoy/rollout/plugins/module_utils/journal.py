@@ -346,6 +346,8 @@ def _standing_after(known: Standing, entry: Entry) -> Standing:
     if event == "good":
         since = at if known.since is None else known.since
         return replace(known, state=event, at=at, good_at=at, since=since, is_unfinished=False)
-    if event in ("bad", "reverting", "reverted"):
+    if event == "reverting":
+        return replace(known, state=event, at=at, good_at=None, since=None)
+    if event in ("bad", "reverted"):
         return replace(known, state=event, at=at, good_at=None, since=None, is_unfinished=False)
     return replace(known, state=event, at=at)

@@ -75,6 +75,11 @@ admitted:
   returned: success
   type: bool
   sample: true
+first:
+  description: Whether the host begins its phase.
+  returned: success
+  type: bool
+  sample: false
 until:
   description: When the host's lease ends, in seconds since the epoch.
   returned: when the host was admitted

@@ -23,11 +23,14 @@ options:
       - V(opened) refuses what the hosts cannot take, makes the plan, takes the token and records the opening, or goes
         on with the rollout that a dead run left open. In check mode it tells the plan and changes nothing. The hosts
         must have been read before, by M(convoy.rollout.release_info) registered as C(component_read).
+      - V(joined) takes part in the rollout that another run has opened, for the steps of a deployment as jobs of their
+        own.
+      - V(staged) reports the hosts that could not be staged, and says which are to roll.
       - V(decided) says which hosts have to go back.
       - V(closed) records the verdict, tells it, and gives the token back. It fails unless the rollout succeeded.
     type: str
     required: true
-    choices: [checked, opened, decided, closed]
+    choices: [checked, opened, joined, staged, decided, closed]
   ledger_url:
     description:
       - The ledger, as an SQLAlchemy URL. C(sqlite:////path/file.db) for one controller,
@@ -40,10 +43,10 @@ options:
     choices: [deploy, rollback]
     default: deploy
   environment:
-    description: The environment's name. Required if O(state=checked).
+    description: The environment's name. Required if O(state=checked) or O(state=joined).
     type: str
   component:
-    description: The component's name. Required if O(state=checked).
+    description: The component's name. Required if O(state=checked) or O(state=joined).
     type: str
   version:
     description:
@@ -99,6 +102,22 @@ options:
     description: Seconds after which an admitted host that has not reported counts as lost.
     type: raw
     default: 600
+  hooks:
+    description: Task files of the site by the step of the road at which they run.
+    type: dict
+    default: {}
+  traffic_adapter:
+    description: How hosts are taken out of load balancers, as the role P(convoy.rollout.traffic#role) describes it.
+    type: str
+    default: none
+  traffic_tasks:
+    description: The task files of the adapter C(tasks).
+    type: dict
+    default: {}
+  keep:
+    description: How many good releases stay on a host, to tell what would be pruned.
+    type: int
+    default: 5
   checked:
     description: What O(state=checked) returned. Required if O(state=opened).
     type: dict
@@ -107,7 +126,8 @@ options:
     type: dict
     default: {}
   opened:
-    description: What O(state=opened) returned. Required if O(state=decided) or O(state=closed).
+    description: What O(state=opened) returned. Required if O(state=staged), O(state=decided) or
+      O(state=closed).
     type: dict
 attributes:
   action:

@@ -112,6 +112,17 @@ rollout:
   returned: success
   type: str
   sample: 20260105-091500-3fa2
+held_by:
+  description: Who runs the rollout that is open, or null where none is, or where its process is gone.
+  returned: success
+  type: str
+  sample: alice@deploy1 (process 4242)
+left_out:
+  description: The hosts that are healthy, but that a load balancer has out of service.
+  returned: success
+  type: list
+  elements: str
+  sample: [app3]
 status:
   description: Where that rollout stands, or null.
   returned: success

@@ -70,6 +70,12 @@ class Reading:
         good = [release, *(known for known in self.read.get("good", ()) if known != release)]
         return [known for known in good[max(keep, 1) :] if known != self.active]
 
+    @property
+    def left_out(self) -> bool:
+        """Whether it could serve, but a load balancer has it out."""
+        sound = self.health is Health.HEALTHY and not self.read.get("unconfirmed") and not self.read.get("problems")
+        return self.in_service is False and self.reachable and self.active is not None and sound
+
     def facts(self, target: str) -> HostFacts:
         """As the coordinator sees it, on its way to ``target``."""
         return HostFacts(

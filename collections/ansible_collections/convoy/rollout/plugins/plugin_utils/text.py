@@ -98,6 +98,9 @@ def status_lines(
         differs = "; ".join(differences(reading, expected.get(reading.name)))
         rows.append((reading.name, reading.active or "nothing", _since(reading), health, traffic, differs))
     lines = table(rows)
+    left_out = [reading.name for reading in readings if reading.left_out]
+    if left_out:
+        lines.append(f"healthy, but out of service: {names(left_out)}; playbooks/reconcile.yml puts them back")
     if view is None:
         return [*lines, "no rollout has been recorded yet"]
     verdict = view.status if view.status.ended else f"{view.status}, open"
