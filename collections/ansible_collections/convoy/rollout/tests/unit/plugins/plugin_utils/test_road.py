@@ -70,7 +70,7 @@ def test_an_adapter_of_the_site_uses_its_task_files() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ({"hooks": {"before_activate": "x"}}, "rollout_hooks: unknown hook 'before_activate': did you mean '"),
+        ({"hooks": {"before_activat": "x"}}, "rollout_hooks: unknown hook 'before_activat': did you mean 'before_activate'?"),
         ({"hooks": {"on_error": "x"}}, "rollout_hooks: unknown hook 'on_error': known are after_activate, "),
         ({"adapter": "haprox"}, "traffic_adapter: unknown adapter 'haprox': did you mean 'haproxy'?"),
         (

@@ -65,6 +65,8 @@ def view(status: Status, *hosts: HostRow, reason: str = "") -> RolloutView:
         state=RolloutState(status=status, reason=reason),
         hosts=hosts,
         head=(7, "hash"),
+        token=7,
+        holder=None,
     )
 
 
