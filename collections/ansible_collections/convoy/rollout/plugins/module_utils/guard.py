@@ -13,6 +13,7 @@ needs nothing but its Python.
 from __future__ import annotations
 
 import datetime
+import functools
 import importlib.util
 import io
 import json
@@ -226,6 +227,7 @@ def _write_script(host: Host) -> None:
     durable.write_file(path, script)
 
 
+@functools.lru_cache(maxsize=None)
 def build_script() -> bytes:
     """A program of one file, made of the sources of this package, wherever they were loaded from."""
     packed = io.BytesIO()

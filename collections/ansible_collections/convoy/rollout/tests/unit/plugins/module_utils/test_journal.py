@@ -82,6 +82,9 @@ def test_what_is_not_on_the_host_is_no_target() -> None:
         ("activating A; interrupted A", "A", "A", WayBack()),
         # Killed twice: the second announcement starts where the first did.
         (A_THEN_B + "activating C from B; interrupted C; activating C from B; interrupted C", "C", "C", WayBack("B")),
+        # Killed on the way back: it leads where it did before.
+        ("activating A; reverting A; interrupted A", "A", "A", WayBack()),
+        (A_THEN_B + "activating C from B; reverting C to B; interrupted C to B", "C", "C", WayBack("B")),
         # Good, in service, and unhealthy now: nothing to go back to.
         (A_THEN_B, "B", "B", WayBack(stay=True)),
         (A_THEN_B + "activating B from B; interrupted B", "B", "B", WayBack(stay=True)),
