@@ -23,6 +23,15 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
+def size(number: float) -> str:
+    """Bytes, as people write them."""
+    for unit in ("B", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} GB"
+
+
 def plan_lines(plan: Plan, notes: Mapping[str, str]) -> list[str]:
     """The plan, host by host; ``notes`` says of a host what would be fetched and pruned."""
     lines = []
