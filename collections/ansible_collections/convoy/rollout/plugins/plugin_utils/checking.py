@@ -40,6 +40,8 @@ def check(asked: Mapping[str, Any], forks: int, now: float) -> dict[str, Any]:
     _refuse_ledger_in_container(asked["ledger_url"])
     _refuse_missing_files(site_files(asked["hooks"], asked["traffic_adapter"], asked["traffic_tasks"]))
     spec = spec_of(asked)
+    if not asked["hosts"]:
+        raise SpecError("rollout_target: no host matches: check the group's name and the inventory given with -i")
     checked = {key: asked[key] for key in PASSED_ON}
     checked["stream"] = f"{asked['environment']}/{asked['component']}"
     checked["warnings"] = _fork_warnings(spec, len(asked["hosts"]), forks)

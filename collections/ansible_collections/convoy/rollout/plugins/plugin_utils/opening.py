@@ -40,7 +40,7 @@ def open_rollout(
     plan = make_plan(spec_of(checked), list(seen.values()))
     left_open = latest is not None and not latest.status.ended
     done = not left_open and all(host.status is HostStatus.CURRENT for host in plan.hosts)
-    warnings = fleet.skewed(readings)
+    warnings = [*fleet.unread(readings), *fleet.skewed(readings)]
     if dry or done:
         summary = _done_summary(plan, checked) if done else _plan_summary(plan, readings, checked)
         return {"changed": False, "warnings": warnings, "idle": True, "order": [], "convoy": {"summary": summary}}
@@ -149,7 +149,7 @@ def _notes(plan: Plan, readings: Sequence[Reading], checked: Mapping[str, Any]) 
     notes = {}
     for host in plan.pending:
         reading = read[host.name]
-        fetched = "" if reading.has(host.to_release) else f"fetches {checked.get('artifact_size', 0) / 1e6:.1f} MB"
+        fetched = "" if reading.has(host.to_release) else f"fetches {text.size(checked.get('artifact_size', 0))}"
         pruned = ", ".join(reading.would_prune(host.to_release, checked["keep"]))
         notes[host.name] = ", ".join(filter(None, (fetched, f"prunes {pruned}" if pruned else "")))
     return notes
