@@ -1,0 +1,315 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bad input is refused: no host touched, exit code not 0, a message that says what to do.
+
+Where a run is expected to go beyond its refusals it is a check run or ends with the opening.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import HostFacts, make_plan
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import (
+    Quantity,
+    RolloutSpec,
+    parse_phases,
+)
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Run
+from ansible_collections.convoy.rollout.plugins.plugin_utils.run import machine, started
+
+from .conftest import AWAY, HERE, ROOT, Ended, Site
+
+
+def frozen() -> dict[str, Any]:
+    """A freeze that holds now."""
+    now = datetime.now(UTC)
+    moments = {"from": (now - timedelta(hours=1)).isoformat(), "until": (now + timedelta(hours=1)).isoformat()}
+    return {"environment_freezes": [{"name": "the sale", **moments}]}
+
+
+def given(**variables: Any) -> list[str]:
+    """Extra variables that keep their types."""
+    return ["-e", json.dumps(variables)]
+
+
+def refused(ended: Ended, site: Site, *said: str) -> None:
+    """Assert that nothing was done, and that each of ``said`` was."""
+    for words in said:
+        assert words in ended.said
+    assert ended.rc not in (0, None)
+    assert "Traceback" not in ended.said
+    assert not site.component.exists()
+
+
+# versions
+
+
+@pytest.mark.parametrize("number", ["1.10", "2"])
+def test_a_version_that_is_a_number(site: Site, number: str) -> None:
+    ended = site.run("deploy.yml", "-e", f'{{"component_version": {number}}}')
+    refused(
+        ended,
+        site,
+        f"component_version is the number {number.rstrip('0')}, not a string",
+        'Write it in quotes in a file (component_version: "1.10"), as -e component_version=1.10 on the command line, '
+        'or as -e \'{"component_version": "1.10"}\'; in AWX use a version that is no number, such as 1.10.0',
+    )
+
+
+def test_no_version(site: Site) -> None:
+    refused(site.run("deploy.yml"), site, "component_version is not set: give it with -e")
+
+
+def test_a_version_that_was_not_published(site: Site) -> None:
+    refused(site.deploy(version="1.0.1"), site, "has no hello 1.0.1: publish it first; it has 1.0.0, 1.1.0")
+
+
+def test_a_component_that_was_not_published(site: Site) -> None:
+    refused(
+        site.deploy(*given(component_name="helo")), site, "has no component 'helo'; it has hello, did you mean 'hello'?"
+    )
+
+
+# the artifact
+
+
+def change_artifact(site: Site) -> None:
+    for blob in Path(site.variables["depot_path"], "blobs", "sha256").iterdir():
+        content = bytearray(blob.read_bytes())
+        content[len(content) // 2] ^= 1
+        blob.write_bytes(content)
+
+
+def remove_artifact(site: Site) -> None:
+    for blob in Path(site.variables["depot_path"], "blobs", "sha256").iterdir():
+        blob.unlink()
+
+
+def change_manifest(site: Site) -> None:
+    manifest = Path(site.variables["depot_path"], "components", "hello", "1.0.0", "manifest.json")
+    manifest.write_bytes(manifest.read_bytes().replace(b'"0644"', b'"0755"'))
+
+
+def trust_somebody_else(site: Site) -> None:
+    other = site.directory / "other"
+    subprocess.run([sys.executable, str(ROOT / "examples" / "keys"), str(other)], check=True, stdout=subprocess.DEVNULL)
+    site.variables["environment_allowed_signers"] = str(other / "allowed_signers")
+
+
+def open_the_depot(site: Site) -> None:
+    Path(site.variables["depot_path"]).chmod(0o777)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (change_artifact, "was changed: its SHA-256 is"),
+        (remove_artifact, "is missing; publish it again"),
+        (change_manifest, "signed by 'release@convoy.example'"),
+        (trust_somebody_else, "add it there if its owner may release"),
+        (open_the_depot, "others could read releases or put their own there"),
+    ],
+)
+def test_a_release_that_is_not_to_be_trusted(site: Site, spoil: Callable[[Site], None], said: str) -> None:
+    spoil(site)
+    refused(site.deploy(), site, said)
+
+
+# variables
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"rollout_phase": []}, "unknown variable rollout_phase: did you mean 'rollout_phases'?"),
+        (
+            {"rollout_failure_budget": "101%"},
+            "rollout_failure_budget: '101%' is out of range: a percentage is at most 100%",
+        ),
+        ({"rollout_failure_budget": -1}, "rollout_failure_budget: -1"),
+        (
+            {"rollout_phases": [{"name": "fleet", "size": "100%", "bakes": 3}]},
+            "rollout_phases[0]: unknown key 'bakes': did you mean 'bake'?",
+        ),
+        (
+            {"rollout_phases": [{"name": "half", "size": "50%"}]},
+            "rollout_phases: the last phase 'half' reaches 50% of the fleet: sizes are cumulative, so that it must "
+            "reach '100%'",
+        ),
+        (
+            {"rollout_phases": [{"name": "canary", "size": 1}]},
+            "rollout_phases: the last phase 'canary' reaches 1 of 2 hosts: sizes are cumulative, so that it must "
+            "reach '100%'",
+        ),
+        (
+            {"component_config": [{"dest": "etc/hello.json", "source": "x.j2"}]},
+            "component_config[0]: unknown key 'source'",
+        ),
+    ],
+    ids=str,
+)
+def test_a_variable_that_is_written_wrong(site: Site, variables: dict[str, Any], said: str) -> None:
+    refused(site.deploy(*given(**variables)), site, said)
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        (
+            {"rollout_hooks": {"after_activation": "/x.yml"}},
+            "rollout_hooks: unknown hook 'after_activation': did you mean 'after_activate'?",
+        ),
+        (
+            {"rollout_hooks": {"after_activate": "/nowhere.yml"}},
+            "rollout_hooks.after_activate: there is no file /nowhere.yml",
+        ),
+        ({"traffic_adapter": "haprox"}, "traffic_adapter: unknown adapter 'haprox': did you mean 'haproxy'?"),
+        ({"traffic_adapter": "tasks", "traffic_tasks": {"drain": "/x.yml"}}, "traffic_tasks: 'undrain' is missing"),
+    ],
+    ids=str,
+)
+def test_what_the_site_adds_is_looked_at_before_anything_else(site: Site, variables: dict[str, Any], said: str) -> None:
+    refused(site.deploy(*given(**variables)), site, said)
+    assert site.rollouts().view() is None
+
+
+# hosts
+
+
+def test_an_inventory_that_is_not_there(site: Site) -> None:
+    ended = site.deploy("-i", str(site.directory / "stagin"))
+    refused(ended, site, "Completely failed to parse inventory source", "stagin")
+
+
+def test_a_group_that_is_not_there(site: Site) -> None:
+    refused(site.deploy(*given(rollout_target="web")), site, "rollout_target: no host matches: check the group's name")
+
+
+def test_a_group_without_hosts(site: Site) -> None:
+    site.hosts = {}
+    refused(site.deploy(), site, "rollout_target: no host matches: check the group's name and the inventory")
+
+
+def test_a_limit_that_leaves_the_controller_out(site: Site) -> None:
+    ended = site.deploy("--limit", "app1")
+    refused(ended, site, "--limit leaves out localhost", "Choose hosts with -e rollout_target=... instead")
+
+
+def test_a_limit_that_leaves_hosts_out(site: Site) -> None:
+    ended = site.deploy("--limit", "app1,localhost")
+    refused(
+        ended, site, "app2: it was not read, because --limit leaves it out: choose hosts with -e rollout_target=..."
+    )
+    assert site.rollouts().view() is None
+
+
+def test_a_fleet_that_cannot_be_reached(site: Site) -> None:
+    site.hosts = {"app1": AWAY, "app2": AWAY}
+    refused(site.deploy(), site, "no host could be reached: app1: ", "app2: ", "Connection refused")
+
+
+def test_a_host_that_cannot_be_reached_is_told_with_the_reason(site: Site) -> None:
+    site.hosts = {"app1": HERE, "app2": AWAY}
+    ended = site.deploy("--check")
+    assert "app2 cannot be read: " in ended.said
+    assert "Connection refused" in ended.said
+    assert "app2 unreachable" in ended.said
+    assert not site.component.exists()
+
+
+def test_a_current_that_is_a_directory(site: Site) -> None:
+    (site.component / "current").mkdir(parents=True)
+    ended = site.deploy()
+    current = site.component / "current"
+    assert ended.rc == 2
+    assert f"nothing was touched: app1: {current} is not a symbolic link" in ended.said
+    assert f"mv {current} {current}.before-convoy" in ended.said
+    assert [entry.name for entry in site.component.iterdir()] == ["current"]
+
+
+def test_a_load_balancer_that_is_away(site: Site) -> None:
+    site.balancers = {"lb1": HERE}
+    site.variables["traffic_adapter"] = "haproxy"
+    site.variables["traffic_haproxy_socket"] = str(site.directory / "admin.sock")
+    refused(site.deploy(), site, str(site.directory / "admin.sock"))
+
+
+# how many at once
+
+
+def test_a_window_larger_than_the_forks(site: Site) -> None:
+    ended = site.deploy("--check", "--forks", "1", *given(rollout_max_unavailable=2))
+    assert "a window of 2 hosts needs as many forks, but only 1 are set: run with --forks 2" in ended.said
+    assert ended.rc == 0
+    assert not site.component.exists()
+
+
+def test_a_window_as_large_as_the_forks(site: Site) -> None:
+    assert "forks" not in site.deploy("--check", "--forks", "2", *given(rollout_max_unavailable=2)).said
+
+
+# policy
+
+
+def test_a_freeze(site: Site) -> None:
+    site.variables.update(frozen())
+    refused(site.deploy(), site, "the environment is frozen (the sale) until", "rolling back is always allowed")
+    assert site.rollouts().view() is None
+
+
+def test_a_freeze_that_is_overridden_is_recorded(site: Site) -> None:
+    site.variables.update(frozen())
+    reason = given(component_version="1.0.0", rollout_freeze_override="the shop is down")
+    ended = site.run("playbooks/open.yml", *reason)
+    assert ended.rc == 0
+    assert "the freeze the sale was overridden: the shop is down" in ended.said
+    view = site.rollouts().view()
+    assert view is not None
+    assert view.facts["override"] == "the freeze the sale was overridden: the shop is down"
+
+
+def test_a_freeze_does_not_bar_the_way_back(site: Site) -> None:
+    site.variables.update(frozen())
+    ended = site.run("rollback.yml")
+    refused(ended, site, "there is no good release to roll back to")
+    assert "frozen" not in ended.said
+
+
+# the ledger
+
+
+def test_a_ledger_that_would_be_lost_with_the_container(site: Site) -> None:
+    ended = site.deploy(environment={**os.environ, "AWX_PRIVATE_DATA_DIR": str(site.directory)})
+    refused(ended, site, "a SQLite file in an AWX job is lost with its container: give a PostgreSQL URL")
+
+
+def test_a_ledger_that_is_away_and_its_password(site: Site) -> None:
+    site.variables["environment_ledger_url"] = "postgresql+psycopg://convoy:hunter2@127.0.0.1:1/convoy"
+    ended = site.deploy()
+    refused(ended, site, "the ledger postgresql+psycopg://convoy:***@127.0.0.1:1/convoy cannot be used")
+    assert "hunter2" not in ended.said
+
+
+def test_a_ledger_of_no_known_kind(site: Site) -> None:
+    refused(site.deploy(*given(environment_ledger_url="mysql://db/convoy")), site, "a ledger cannot be kept in mysql")
+
+
+def test_a_second_deployment_while_one_runs(site: Site) -> None:
+    spec = RolloutSpec(parse_phases([{"name": "fleet", "size": "100%"}], 1), Quantity(0), Quantity(1), 600)
+    hosts = {name: HostFacts(name, "1.1.0-bbbbbbbbbbbb") for name in ("app1", "app2")}
+    facts = {"kind": "deploy", "component": "hello", "version": "1.1.0", "environment": "tiny"}
+    holder = Run(machine(), os.getpid(), started(os.getpid()) or 0, "ann")
+    plan = make_plan(spec, list(hosts.values()))
+    site.rollouts().open(plan, hosts, facts, holder, lambda run: False, "r1", 600.0)
+    refused(site.deploy(), site, f"rollout r1 is held by ann@{machine().partition('/')[0]} (process {os.getpid()})")
