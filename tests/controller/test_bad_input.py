@@ -228,6 +228,14 @@ def test_a_host_that_cannot_be_reached_is_told_with_the_reason(site: Site) -> No
     assert not site.component.exists()
 
 
+def test_a_host_without_the_privilege(site: Site) -> None:
+    """Root becomes nobody here, so that what runs on the host is not root."""
+    python = {"ansible_python_interpreter": "/usr/bin/python3"}
+    become = {"ansible_become": True, "ansible_become_user": "nobody", "ansible_become_method": "su"}
+    site.hosts = {"app1": {**HERE, **python, **become, "ansible_become_flags": "-s /bin/sh"}}
+    refused(site.deploy(), site, "app1: convoy.rollout.release_info needs root on the host: run it with become: true")
+
+
 def test_a_current_that_is_a_directory(site: Site) -> None:
     (site.component / "current").mkdir(parents=True)
     ended = site.deploy()

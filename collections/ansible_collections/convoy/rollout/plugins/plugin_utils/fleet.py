@@ -39,7 +39,8 @@ class Reading:
 
     @property
     def reachable(self) -> bool:
-        return not (self.read.get("unreachable") or self.read.get("failed") or not self.read)
+        """Whether it could be read: release_info says of every host what is active, be it nothing."""
+        return "active" in self.read
 
     @property
     def trouble(self) -> str:

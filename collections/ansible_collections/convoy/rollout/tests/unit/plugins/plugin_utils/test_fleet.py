@@ -56,6 +56,7 @@ def gone(name: str, msg: str = "Connection timed out") -> Reading:
         ({"unreachable": True, "msg": "Connection timed out\nand more"}, False, "Connection timed out"),
         ({"failed": True, "msg": " needs root"}, False, "needs root"),
         ({"failed": True}, False, "it was not read"),
+        ({"failed": False, "failed_when_result": False, "msg": "needs root"}, False, "needs root"),
         ({"failed": True, "msg": "\n"}, False, "it was not read"),
     ],
 )
