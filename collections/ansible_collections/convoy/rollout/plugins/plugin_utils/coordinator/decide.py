@@ -190,7 +190,7 @@ def _admit_forward(plan: Plan, state: RolloutState, host: HostRecord, now: float
         return Wait(to_go, _next_lease(state))
     if _awaits_approval(plan, state):
         return Wait(f"phase {phase.name} waits for an approval")
-    begun = state.count(set(HostStatus) - _NOT_BEGUN, state.phase)
+    begun = state.count(_BEGUN, host.phase)
     return _await_window(phase, state, host) or Admitted(now + plan.lease, first=not begun)
 
 
@@ -256,6 +256,7 @@ def report(
 _OF_A_TOUCHED_HOST = {HostStatus.UNREACHABLE: HostStatus.LOST, HostStatus.UNSTAGED: HostStatus.FAILED}
 _GOING_FORWARD = frozenset({HostStatus.ADMITTED, HostStatus.LOST})
 _NOT_BEGUN = frozenset({HostStatus.PENDING, HostStatus.CURRENT, HostStatus.UNREACHABLE, HostStatus.UNSTAGED})
+_BEGUN = frozenset(HostStatus) - _NOT_BEGUN
 _GONE_FORWARD = frozenset({HostStatus.SUCCEEDED, HostStatus.REVERTED, HostStatus.FAILED, *_GOING_FORWARD})
 _REPORTABLE = {  # outcome: what the host may have been before
     HostStatus.SUCCEEDED: _GOING_FORWARD,

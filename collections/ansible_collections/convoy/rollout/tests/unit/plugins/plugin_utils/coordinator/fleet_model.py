@@ -1,0 +1,322 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A fleet that the coordinator moves: what hosts really are, beside what the events say of them.
+
+It does what the ledger and the hosts would do, in memory, so that the coordinator is checked against a world
+of which it hears only by reports.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator import decide
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import (
+    Admitted,
+    Answer,
+    Decision,
+    Denied,
+    HostRecord,
+    Recorded,
+    Verdict,
+    Wait,
+)
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import Health, HostFacts, Plan
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import (
+    FAILURES,
+    ON_THE_NEW_RELEASE,
+    Event,
+    HostStatus,
+    RolloutState,
+    Status,
+    evolve,
+)
+
+OLD, NEW = "old", "new"
+HOLDERS_RUN = "root@controller"
+
+
+@dataclass(frozen=True)
+class Real:
+    """What a host really is. ``taken``: the rollout has taken it out of service, and it is not back."""
+
+    runs: str | None = OLD
+    serves: bool = True
+    reachable: bool = True
+    taken: bool = False
+
+
+@dataclass
+class Fleet:
+    """A rollout under way. ``passes`` says how each closed phase was passed: by a gate, a person, or by itself.
+
+    ``holders`` are those who were told to ask the open gate, and still live.
+    """
+
+    plan: Plan
+    now: float
+    real: dict[str, Real]
+    state: RolloutState = field(default_factory=RolloutState)
+    rows: dict[str, HostRecord] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    passes: dict[int, str] = field(default_factory=dict)
+    baked: dict[int, float] = field(default_factory=dict)
+    holders: set[str] = field(default_factory=set)
+    stores: bool = True
+
+    @classmethod
+    def open(cls, plan: Plan, now: float, real: dict[str, Real]) -> Fleet:
+        fleet = cls(plan, now, real)
+        fleet.rows = {host.name: HostRecord(host.name, host.phase, host.zone, host.status) for host in plan.hosts}
+        fleet.record(decide.opening(plan, now, HOLDERS_RUN, {}), "itself")
+        return fleet
+
+    @property
+    def origin(self) -> dict[str, str | None]:
+        """What each host ran before the rollout."""
+        return {host.name: host.from_release for host in self.plan.hosts}
+
+    def copy(self) -> Fleet:
+        """The same rollout, to try something out. It does not bother to store its events as JSON."""
+        fresh = {name: type(value)(value) for name, value in vars(self).items() if isinstance(value, (dict, list, set))}
+        return Fleet(**{**vars(self), **fresh, "stores": False})
+
+    def record(self, decision: Decision, cause: str) -> Answer:
+        """Do what the ledger does: events as JSON, state and rows brought up to date."""
+        for event in decision.events:
+            stored = replace(event, data=json.loads(json.dumps(event.data))) if self.stores else event
+            self.events.append(stored)
+            self.state = evolve(self.state, stored)
+            if stored.kind == "moved":
+                self._move(stored)
+            elif stored.kind == "phase_closed":
+                self.baked[self.state.phase] = stored.data["bake_until"]
+            elif stored.kind == "phase_passed":
+                self._pass(stored.data["phase"], cause)
+            elif stored.kind == "resumed":
+                self.holders.clear()
+        return decision.answer
+
+    def _move(self, event: Event) -> None:
+        row = self.rows[str(event.host)]
+        assert row.status == event.data["was"], (
+            f"{row.name} is {row.status}, an event moves it from {event.data['was']}"
+        )
+        self.rows[row.name] = replace(row, status=HostStatus(event.data["now"]))
+
+    def _pass(self, phase: int, cause: str) -> None:
+        """No phase passes before its hosts are through, has baked, and a gate or a person has said so."""
+        members = [row.status for row in self.rows.values() if row.phase <= phase]
+        assert not {HostStatus.PENDING, HostStatus.ADMITTED} & set(members), f"phase {phase} passed with {members}"
+        changed = HostStatus.SUCCEEDED in [row.status for row in self.rows.values() if row.phase == phase]
+        if (self.plan.phases[phase].bake or self.plan.phases[phase].hooked) and changed:
+            assert cause in ("gate", "person"), f"phase {phase} passed by {cause}"
+            assert cause == "person" or self.now >= self.baked[phase], f"phase {phase} passed before it had baked"
+        self.passes[phase] = cause
+
+    # What hosts, gates and people do
+
+    def ask(self, name: str) -> Answer:
+        """A host asks whether it may go; the answer is checked against the world."""
+        row = self.rows[name]
+        was_down = name in self.state.down
+        answer = self.record(decide.admit(self.plan, self.state, row, self.now), "itself")
+        if not isinstance(answer, Admitted):
+            return answer
+        assert answer.until > self.now
+        going = self.rows[name].status
+        if going is HostStatus.ADMITTED:
+            self.check_admission(row, was_down)
+        self.real[name] = replace(self.real[name], serves=False, taken=True)
+        return answer
+
+    def check_admission(self, row: HostRecord, was_down: bool) -> None:
+        """Nobody goes before the phases before have passed, nor beyond the window of the open phase."""
+        assert not self.state.status.ended
+        assert not self.state.paused
+        assert self.state.gate is None
+        assert all(phase in self.passes for phase in range(row.phase)), f"{row.name} went before {self.passes} passed"
+        phase = self.plan.phases[self.state.phase]
+        assert not phase.approval or self.state.phase in self.state.approved
+        taken = {name for name, real in self.real.items() if real.taken} | {row.name}
+        known = {*self.state.leases, *self.state.out, *self.state.down}
+        assert len(self.state.leases) <= phase.window
+        if not was_down:
+            for out in (taken, known):  # what the world says, and what the events say
+                assert len(out) <= phase.window, f"{out} are out, the window is {phase.window}"
+                in_zone = [name for name in out if self.rows[name].zone == row.zone]
+                assert phase.zone_window is None or len(in_zone) <= phase.zone_window, (
+                    f"{in_zone} of {row.zone} are out"
+                )
+
+    def report(self, name: str, outcome: HostStatus, real: Real) -> Answer:
+        """A host is ``real``, and says that it is ``outcome``."""
+        self.real[name] = real
+        answer = self.record(decide.report(self.plan, self.state, self.rows[name], outcome, self.now, "said"), "itself")
+        if isinstance(answer, Recorded) and answer.gate_due:
+            self.holders.add(name)
+        return answer
+
+    def judge(self, verdict: Verdict) -> Answer:
+        answer = self.record(decide.judge(self.plan, self.state, verdict, self.now, "seen"), "gate")
+        if isinstance(answer, Recorded):
+            self.holders.clear()
+        return answer
+
+    def people(self, decision: Decision) -> Answer:
+        return self.record(decision, "person")
+
+    def close(self) -> Answer:
+        answer = self.record(decide.close(self.plan, self.state, self.now), "itself")
+        if isinstance(answer, Recorded):
+            self.check_verdict()
+        return answer
+
+    def resume(self) -> None:
+        """The controller and all its workers are gone; another one reads the hosts and goes on."""
+        back = self.state.status is Status.TURNING_BACK
+        wanted = self.origin if back else dict.fromkeys(self.rows, NEW)
+        seen = [(row, self.facts(row.name).sighting(wanted[row.name])) for row in self.rows.values()]
+        self.record(decide.resume(self.plan, self.state, seen, self.now, HOLDERS_RUN), "itself")
+        if self.state.gate:
+            self.holders.add(HOLDERS_RUN)
+
+    def facts(self, name: str) -> HostFacts:
+        real = self.real[name]
+        health = Health.HEALTHY if real.serves else Health.UNHEALTHY
+        return HostFacts(name, NEW, real.runs, self.rows[name].zone, health, reachable=real.reachable)
+
+    # What must hold
+
+    def check(self) -> None:
+        """What must hold after every single thing that happens."""
+        state = self.state
+        statuses = [row.status for row in self.rows.values()]
+        assert sum(state.count(HostStatus, phase) for phase in range(len(self.plan.phases))) == len(statuses)
+        assert all(state.count({status}) == statuses.count(status) for status in HostStatus)
+        assert all(number >= 0 for counts in state.counts for number in counts.values())
+        replayed = RolloutState()
+        for event in self.events:
+            replayed = evolve(replayed, event)
+        assert replayed == state, "the events say something else than the state"
+        assert RolloutState.from_json(json.loads(json.dumps(state.to_json()))) == state
+        if state.status.ended:
+            return
+        in_flight = {row.name for row in self.rows.values() if row.status.name in ("ADMITTED", "RETURNING")}
+        assert state.leases.keys() == in_flight
+        assert state.out.keys() == {
+            row.name for row in self.rows.values() if row.status.name in ("FAILED", "LOST", "STUCK")
+        }
+        assert all(self.rows[name].status is HostStatus.PENDING for name in state.down)
+        taken = {name for name, real in self.real.items() if real.taken}
+        assert taken <= {*state.leases, *state.out, *state.down}, "a host is out of service and nobody counts it"
+        failures = state.count(FAILURES)
+        if failures > self.plan.failure_budget:
+            assert state.status is Status.TURNING_BACK, f"{failures} failed, and the rollout is {state.status}"
+        if state.status is Status.TURNING_BACK and not state.leases:
+            for name in self.to_return():
+                answer = decide.admit(self.plan, state, self.rows[name], self.now).answer
+                assert isinstance(answer, Admitted), f"nothing is in flight, but {name} may not go back: {answer}"
+
+    def check_verdict(self) -> None:
+        """A verdict says what the hosts are."""
+        statuses = {row.status for row in self.rows.values()}
+        assert not statuses & {HostStatus.ADMITTED, HostStatus.RETURNING}
+        moved = [name for name, real in self.real.items() if real.runs != self.origin[name]]
+        if self.state.status is Status.SUCCEEDED:
+            assert self.passes.keys() == set(range(len(self.plan.phases)))
+            assert HostStatus.PENDING not in statuses
+            assert self.state.count(FAILURES) <= self.plan.failure_budget
+        elif self.state.status is Status.REVERTED:
+            assert not moved, f"the rollout has reverted, but {moved} run the new release"
+            assert not [name for name, real in self.real.items() if real.taken]
+        else:
+            assert self.state.status is Status.FAILED
+            assert self.to_return() or HostStatus.STUCK in statuses
+
+    def to_go(self) -> list[str]:
+        rows = [row for row in self.rows.values() if row.status is HostStatus.PENDING]
+        return [row.name for row in sorted(rows, key=lambda row: row.name not in self.state.down)]
+
+    def to_return(self) -> list[str]:
+        back = {*ON_THE_NEW_RELEASE, HostStatus.ADMITTED}
+        return [row.name for row in self.rows.values() if row.status in back or row.name in self.state.down]
+
+    # How it ends when nothing fails any more
+
+    def finish(self, forks: int) -> Status:
+        """Run the rollout to its end the way a play does: ``forks`` hosts at a time ask until they are answered.
+
+        Every host that is admitted succeeds. Where a person is awaited, one says yes; where a run ends without an
+        end of the rollout, another one resumes it. Raises AssertionError where neither gets it to an end.
+        """
+        if self.state.status.ended:
+            return self.state.status
+        for _run in range(3):
+            self._roll(forks)
+            if self.state.status is Status.TURNING_BACK:
+                self._turn_back(forks)
+            answer = self.close()
+            assert not isinstance(answer, Wait), f"the run is over, but {answer}"
+            if self.state.status.ended:
+                return self.state.status
+            self._please(answer)
+            self.resume()
+        raise AssertionError(f"three runs did not end the rollout: {self.state}")
+
+    def _please(self, answer: Answer) -> None:
+        assert isinstance(answer, Denied)
+        if self.state.paused:
+            self.people(decide.unpause(self.state, self.now))
+        elif self.state.gate is not None and self.state.gate.held:
+            self.people(decide.approve(self.plan, self.state, "yes", self.now))
+
+    def _roll(self, forks: int) -> None:
+        self._answer_gate()
+        self._work(self.to_go(), forks, HostStatus.SUCCEEDED)
+        self._let_leases_run_out()
+
+    def _turn_back(self, forks: int) -> None:
+        self._work(self.to_return(), forks, HostStatus.RETURNED)
+        self._let_leases_run_out()
+
+    def _work(self, order: list[str], forks: int, outcome: HostStatus) -> None:
+        waiting = list(order)
+        while waiting:
+            answers = {name: self.ask(name) for name in waiting[:forks]}
+            for name, answer in answers.items():
+                if isinstance(answer, Wait):
+                    continue
+                waiting.remove(name)
+                if isinstance(answer, Admitted):
+                    self.report(name, outcome, Real(NEW if outcome is HostStatus.SUCCEEDED else self.origin[name]))
+                    self._answer_gate()
+            if all(isinstance(answer, Wait) for answer in answers.values()):
+                self._pass_time([answer for answer in answers.values() if isinstance(answer, Wait)])
+
+    def _pass_time(self, waits: Iterable[Wait]) -> None:
+        """All hosts wait: for a time that comes, or for a person."""
+        if self.state.paused:
+            self.people(decide.unpause(self.state, self.now))
+            return
+        if isinstance(self.people(decide.approve(self.plan, self.state, "yes", self.now)), Recorded):
+            return
+        untils = [wait.until for wait in waits if wait.until is not None]
+        assert untils, f"nobody knows what is waited for: {waits}"
+        assert min(untils) > self.now, f"what is waited for has come already: {waits}"
+        self.now = min(untils)
+
+    def _answer_gate(self) -> None:
+        while self.holders and self.state.gate:
+            answer = self.judge(Verdict.PASS)
+            if isinstance(answer, Wait):
+                assert answer.until is not None
+                self.now = answer.until
+
+    def _let_leases_run_out(self) -> None:
+        """Workers that died never report."""
+        if self.state.leases:
+            self.now = max(lease.until for lease in self.state.leases.values())

@@ -1,0 +1,296 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What must always hold of a rollout, whatever hosts, gates, people, clocks and controllers do.
+
+300 histories by default; with CONVOY_PROVE=1 in the environment 10,000 (about half an hour: give pytest
+-o faulthandler_timeout=0 too).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator import decide
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import (
+    Admitted,
+    Denied,
+    Recorded,
+    Verdict,
+)
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import (
+    Plan,
+    PlannedHost,
+    PlannedPhase,
+)
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import HostStatus, Status
+from ansible_collections.convoy.rollout.tests.unit.plugins.plugin_utils.coordinator.fleet_model import (
+    NEW,
+    OLD,
+    Fleet,
+    Real,
+)
+
+USUAL = settings(
+    max_examples=300,
+    stateful_step_count=40,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.register_profile("rollouts", USUAL)
+settings.register_profile("rollouts_proved", USUAL, max_examples=10_000)
+
+LEASE = 100.0
+UNTOUCHED = [HostStatus.PENDING] * 10 + [HostStatus.CURRENT] * 2 + [HostStatus.UNREACHABLE]
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    """Plans as ``make_plan`` makes them: every phase has hosts, every window is at least one."""
+    sizes = draw(st.lists(st.integers(1, 3), min_size=1, max_size=3))
+    total = sum(sizes)
+    window = st.integers(1, max(1, total - 1))
+    phases = [
+        PlannedPhase(
+            name=f"phase{index}",
+            hosts=size,
+            window=draw(window),
+            zone_window=draw(st.none() | st.integers(1, 2)),
+            bake=draw(st.sampled_from([0.0, 30.0])),
+            approval=draw(st.sampled_from([False, False, True])),
+            hooked=draw(st.sampled_from([False, False, True])),
+        )
+        for index, size in enumerate(sizes)
+    ]
+    phase_of = [index for index, size in enumerate(sizes) for _host in range(size)]
+    statuses = draw(st.lists(st.sampled_from(UNTOUCHED), min_size=total, max_size=total))
+    hosts = [
+        PlannedHost(
+            name=f"host{position}",
+            phase=phase,
+            zone=draw(st.sampled_from("ab")),
+            position=position,
+            from_release=NEW if status is HostStatus.CURRENT else OLD,
+            to_release=NEW,
+            status=status,
+        )
+        for position, (phase, status) in enumerate(zip(phase_of, statuses, strict=True))
+    ]
+    budget = draw(st.sampled_from([0, 1, 2, 2, 3]))
+    return Plan(tuple(phases), budget, draw(window), LEASE, tuple(hosts))
+
+
+def real_at_the_start(status: HostStatus) -> Real:
+    return Real(NEW if status is HostStatus.CURRENT else OLD, reachable=status is not HostStatus.UNREACHABLE)
+
+
+def left(origin: str | None) -> list[Real]:
+    """What a host may be whose worker died: before it began, when it was done, or in between."""
+    out = Real(serves=False, taken=True)
+    between = [replace(out, runs=runs, reachable=near) for runs in (origin, NEW) for near in (True, False)]
+    return [Real(origin), Real(NEW), *between]
+
+
+class RolloutMachine(RuleBasedStateMachine):
+    """Everything that can happen to a rollout, in any order. ``workers``: the hosts at work, and whether it is back."""
+
+    fleet: Fleet
+    workers: dict[str, bool]
+    checked: tuple[int, float]
+
+    @initialize(plan=plans(), gone=st.integers(0, 9))
+    def open(self, plan: Plan, gone: int) -> None:
+        """The rollout opens, and some hosts go before anything interesting happens."""
+        real = {host.name: real_at_the_start(host.status) for host in plan.hosts}
+        self.fleet = Fleet.open(plan, 1000.0, real)
+        self.workers = {}
+        self.checked = (0, 0.0)
+        self.goes_well(gone)
+
+    def pick(self, data: st.DataObject, names: list[str]) -> str:
+        return data.draw(st.sampled_from(sorted(names)), label="host")
+
+    def under_way(self) -> bool:
+        return not self.fleet.state.status.ended
+
+    def working(self, back: bool) -> list[str]:
+        return [name for name, way in self.workers.items() if way is back]
+
+    # Hosts
+
+    @rule(data=st.data())
+    def asks(self, data: st.DataObject) -> None:
+        name = self.pick(data, list(self.fleet.rows))
+        before = self.fleet.state.status
+        answer = self.fleet.ask(name)
+        if isinstance(answer, Admitted):
+            assert not before.ended
+            self.workers[name] = self.fleet.state.status is Status.TURNING_BACK
+
+    @rule(data=st.data())
+    def all_that_may_ask(self, data: st.DataObject) -> None:
+        back = self.fleet.state.status is Status.TURNING_BACK
+        names = self.fleet.to_return() if back else self.fleet.to_go()
+        for name in data.draw(st.permutations(names), label="in this order"):
+            if isinstance(self.fleet.ask(name), Admitted):
+                self.workers[name] = self.fleet.state.status is Status.TURNING_BACK
+
+    @rule(hosts=st.integers(1, 9))
+    def goes_well(self, hosts: int) -> None:
+        """For a while everybody asks, succeeds, the gates pass, and people say yes."""
+        self.somebody_approves()
+        for name in self.fleet.to_go()[:hosts]:
+            if isinstance(self.fleet.ask(name), Admitted):
+                self.fleet.report(name, HostStatus.SUCCEEDED, Real(NEW))
+            if self.fleet.holders and self.fleet.state.gate:
+                self.fleet.now = max(self.fleet.now, self.fleet.state.gate.bake_until)
+                self.fleet.judge(Verdict.PASS)
+
+    @precondition(lambda self: self.working(back=False))
+    @rule(data=st.data())
+    def succeeds(self, data: st.DataObject) -> None:
+        """In time, or long after its lease ran out."""
+        name = self.pick(data, self.working(back=False))
+        del self.workers[name]
+        self.fleet.report(name, HostStatus.SUCCEEDED, Real(NEW))
+
+    @precondition(lambda self: self.working(back=False))
+    @rule(data=st.data(), outcome=st.sampled_from(["reverted", "failed", "lost", "unreachable"]))
+    def fails(self, data: st.DataObject, outcome: str) -> None:
+        name = self.pick(data, self.working(back=False))
+        del self.workers[name]
+        out = Real(NEW, serves=False, reachable=outcome == "failed", taken=True)
+        self.fleet.report(name, HostStatus(outcome), Real(self.fleet.origin[name]) if outcome == "reverted" else out)
+
+    @precondition(lambda self: self.working(back=True))
+    @rule(data=st.data(), outcome=st.sampled_from(["returned", "returned", "stuck"]))
+    def goes_back(self, data: st.DataObject, outcome: str) -> None:
+        name = self.pick(data, self.working(back=True))
+        del self.workers[name]
+        out = Real(NEW, serves=False, taken=True)
+        self.fleet.report(name, HostStatus(outcome), Real(self.fleet.origin[name]) if outcome == "returned" else out)
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data())
+    def vanishes(self, data: st.DataObject) -> None:
+        name = self.pick(data, list(self.workers))
+        del self.workers[name]
+        self.fleet.real[name] = data.draw(st.sampled_from(left(self.fleet.origin[name])))
+
+    @precondition(lambda self: self.under_way())
+    @rule(data=st.data(), outcome=st.sampled_from(["unreachable", "unstaged", "", "", "", ""]))
+    def cannot_begin(self, data: st.DataObject, outcome: str) -> None:
+        waiting = self.fleet.to_go()
+        if waiting and outcome:
+            name = self.pick(data, waiting)
+            reachable = outcome != "unreachable"
+            self.fleet.report(name, HostStatus(outcome), replace(self.fleet.real[name], reachable=reachable))
+
+    @rule(data=st.data(), outcome=st.sampled_from(list(HostStatus)))
+    def says_nonsense(self, data: st.DataObject, outcome: HostStatus) -> None:
+        """What contradicts the record is refused, and changes nothing."""
+        name = self.pick(data, list(self.fleet.rows))
+        row = self.fleet.rows[name]
+        forward = {HostStatus.ADMITTED, HostStatus.LOST}
+        back = {HostStatus.RETURNING, HostStatus.STUCK}
+        nonsense = {
+            HostStatus.PENDING: set(HostStatus),
+            HostStatus.CURRENT: set(HostStatus),
+            HostStatus.ADMITTED: set(HostStatus),
+            HostStatus.RETURNING: set(HostStatus),
+            HostStatus.SUCCEEDED: set(HostStatus) - forward,
+            HostStatus.RETURNED: set(HostStatus) - back,
+            HostStatus.FAILED: back,
+            HostStatus.UNSTAGED: {*back, HostStatus.SUCCEEDED},
+        }
+        if row.status in nonsense.get(outcome, set()) - {outcome}:
+            answer = self.fleet.report(name, outcome, self.fleet.real[name])
+            assert isinstance(answer, Denied)
+
+    # Gates
+
+    @precondition(lambda self: self.fleet.holders)
+    @rule(verdict=st.sampled_from([Verdict.PASS, Verdict.PASS, *Verdict]))
+    def is_judged(self, verdict: Verdict) -> None:
+        self.fleet.judge(verdict)
+
+    @precondition(lambda self: self.fleet.holders)
+    @rule()
+    def holder_of_the_gate_dies(self) -> None:
+        self.fleet.holders.clear()
+
+    # People
+
+    @precondition(lambda self: self.under_way())
+    @rule(chance=st.integers(0, 5))
+    def somebody_pauses(self, chance: int) -> None:
+        if chance == 5:
+            answer = self.fleet.people(decide.pause(self.fleet.state, "lunch", self.fleet.now))
+            assert isinstance(answer, Denied) or self.fleet.state.paused
+
+    @precondition(lambda self: self.fleet.state.paused)
+    @rule()
+    def somebody_goes_on(self) -> None:
+        assert isinstance(self.fleet.people(decide.unpause(self.fleet.state, self.fleet.now)), Recorded)
+
+    @rule()
+    def somebody_approves(self) -> None:
+        self.fleet.people(decide.approve(self.fleet.plan, self.fleet.state, "fine", self.fleet.now))
+
+    @precondition(lambda self: self.under_way())
+    @rule(chance=st.integers(0, 9))
+    def somebody_turns_it_back(self, chance: int) -> None:
+        if chance == 9:
+            self.fleet.people(decide.turn_back(self.fleet.state, "abort", self.fleet.now))
+            assert self.fleet.state.status is Status.TURNING_BACK
+
+    # Time, and controllers
+
+    @rule(seconds=st.sampled_from([1.0, 29.0, 30.0, 99.0, LEASE, 1000.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.fleet.now += seconds
+
+    @precondition(lambda self: self.under_way())
+    @rule(data=st.data())
+    def controller_dies_and_another_resumes(self, data: st.DataObject) -> None:
+        for name in self.workers:
+            self.fleet.real[name] = data.draw(st.sampled_from(left(self.fleet.origin[name])), label=name)
+        self.workers.clear()
+        name = self.pick(data, list(self.fleet.rows))
+        real = self.fleet.real[name]
+        if not real.taken:
+            by_itself = [real, real, replace(real, serves=False), replace(real, runs=self.fleet.origin[name])]
+            self.fleet.real[name] = data.draw(st.sampled_from(by_itself), label="by itself")
+        self.fleet.resume()
+
+    @rule()
+    def is_closed(self) -> None:
+        live = [lease for lease in self.fleet.state.leases.values() if lease.until > self.fleet.now]
+        answer = self.fleet.close()
+        assert not (live and isinstance(answer, Recorded)), "it was closed while others were at work"
+
+    # What must hold
+
+    @invariant()
+    def holds_and_can_always_end(self) -> None:
+        if self.checked == (len(self.fleet.events), self.fleet.now):
+            return
+        self.checked = (len(self.fleet.events), self.fleet.now)
+        self.fleet.check()
+        same_run = self.fleet.copy()
+        same_run.finish(forks=len(self.fleet.rows))
+        next_run = self.fleet.copy()
+        if self.under_way():
+            next_run.resume()
+        windows = [phase.window for phase in self.fleet.plan.phases]
+        next_run.finish(forks=max(*windows, self.fleet.plan.turn_back_window))
+
+
+TestRollouts = RolloutMachine.TestCase
+TestRollouts.settings = settings.get_profile("rollouts_proved" if os.environ.get("CONVOY_PROVE") else "rollouts")
