@@ -190,12 +190,12 @@ EXAMPLES = r"""
 RETURN = r"""
 stream:
   description: The environment and the component, with a slash between them. Where the rollout stands in the ledger.
-  returned: when O(state=checked) or a rollout was opened
+  returned: when O(state=checked), or a rollout was opened or joined
   type: str
   sample: staging/hello
 version:
   description: The version that the rollout goes to.
-  returned: when O(state=checked) or a rollout was opened
+  returned: when O(state=checked), or a rollout was opened or joined
   type: str
   sample: 1.1.0
 artifact:
@@ -203,6 +203,11 @@ artifact:
   returned: when O(state=checked) and O(kind=deploy)
   type: str
   sample: /var/lib/convoy/depot/blobs/sha256/9f1d4c07b3e2a8556e0c1d9f4b7a2e638cf05d1b94e7a3620c8f5b1d7e4a9036
+artifact_size:
+  description: The artifact's size in bytes.
+  returned: when O(state=checked) and O(kind=deploy)
+  type: int
+  sample: 4612
 artifact_sha256:
   description: The artifact's digest.
   returned: when O(state=checked) and O(kind=deploy)
@@ -238,31 +243,31 @@ override:
   sample: "the freeze end of the year was overridden: security fix"
 idle:
   description: Whether there is nothing to do, because it is done already or because this is check mode.
-  returned: when O(state=opened)
+  returned: when O(state=opened) or O(state=joined)
   type: bool
   sample: false
 rollout:
   description: The rollout's id.
-  returned: when a rollout was opened
+  returned: when a rollout was opened or joined
   type: str
   sample: 20260105-091500-3fa2
 token:
   description: The fencing token of this run. Hosts and ledger refuse a lower one.
-  returned: when a rollout was opened
+  returned: when a rollout was opened or joined
   type: int
   sample: 1767604500
 order:
   description: The hosts that have to go, in the order in which they ask for admission.
-  returned: when O(state=opened)
+  returned: when O(state=opened), O(state=joined) or O(state=staged)
   type: list
   elements: str
   sample: [app1, app2, app3]
 hosts:
   description:
     - For O(state=checked) the hosts as they were given.
-    - For O(state=opened) a dictionary, by host, of C(from), the release that the host ran when the rollout was opened
-      (or null), and C(to), the release that it has to run.
-  returned: when O(state=checked) or O(state=opened)
+    - When a rollout was opened or joined, a dictionary, by host, of C(from), the release that the host ran when the
+      rollout was opened (or null), and C(to), the release that it has to run.
+  returned: when O(state=checked), or a rollout was opened or joined
   type: raw
   sample:
     app1:
@@ -270,11 +275,11 @@ hosts:
       to: 1.1.0-5f2c1e8ab904
 gate:
   description: The gate that a dead run left open, as M(convoy.rollout.report) returns it, or null.
-  returned: when a rollout was opened
+  returned: when a rollout was opened or joined
   type: dict
 retry:
   description: The command that does the same again.
-  returned: when O(state=opened)
+  returned: when a rollout was opened or joined
   type: str
   sample: ansible-playbook deploy.yml -i staging -e component_version=1.1.0
 to_return:
@@ -285,8 +290,8 @@ to_return:
   sample: [app1]
 status:
   description:
-    - Where the rollout stands. V(succeeded), V(reverted) and V(failed) are its ends, V(idle) says that none was opened.
-  returned: when O(state=closed)
+    - Where the rollout stands.
+  returned: when O(state=closed) and a rollout was opened
   type: str
   sample: succeeded
 reason:
