@@ -263,9 +263,10 @@ def main() -> None:
     host = Host(Tree(root, component), Systemd(), Clock())
     try:
         with host.tree.lock(host.clock, _PATIENCE, f"guard {what}"):
-            print(revert(host) if what == "revert" else recover(host))
+            done = revert(host) if what == "revert" else recover(host)
     except (ConvoyTargetError, OSError) as error:
-        sys.exit(str(error))
+        raise SystemExit(str(error)) from error
+    sys.stdout.write(done + "\n")
 
 
 def revert(host: Host) -> str:

@@ -17,7 +17,7 @@ import io
 import os
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Iterator, Mapping, NamedTuple, Protocol, Sequence
+from typing import TYPE_CHECKING, BinaryIO, Callable, Iterator, Mapping, NamedTuple, Protocol, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils import durable, names
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ArchiveError
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _CHUNK = 1024 * 1024
 _LONGEST_LINK = 4096
 _DIRECTORY_MODE = 0o755
+_XZ_MEMORY = 256 * 1024**2
 # Below this an archive may be as dense as it likes.
 _HARMLESS_BYTES = 16 * _CHUNK
 
@@ -354,18 +355,12 @@ class _Forward(io.RawIOBase):
 
 
 class _Xz:
-    """Reads xz with a limit to the memory that its header may ask for."""
+    """Reads xz; the decompressor has a limit to the memory that a header may ask for."""
 
-    _MEMORY = 256 * 1024**2
-
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, new: Callable[[], lzma.LZMADecompressor]) -> None:
         self._stream = stream
-        self._decompressor = self._new()
-
-    def _new(self) -> lzma.LZMADecompressor:
-        import lzma
-
-        return lzma.LZMADecompressor(lzma.FORMAT_XZ, self._MEMORY)
+        self._new = new
+        self._decompressor = new()
 
     def read(self, size: int, /) -> bytes:
         """At most `size` bytes, none at the end."""
@@ -432,7 +427,8 @@ def _bz2(stream: BinaryIO, ceiling: int, limits: Limits) -> Iterator[tuple[Membe
 def _xz(stream: BinaryIO, ceiling: int, limits: Limits) -> Iterator[tuple[Member, Source]]:
     import lzma
 
-    return _read_tar(_Forward(_Xz(stream), "tar.xz", ceiling, lzma.LZMAError))
+    source = _Xz(stream, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, _XZ_MEMORY))
+    return _read_tar(_Forward(source, "tar.xz", ceiling, lzma.LZMAError))
 
 
 def _zip(stream: BinaryIO, ceiling: int, limits: Limits) -> Iterator[tuple[Member, Source]]:
