@@ -58,9 +58,10 @@ def inventories(root: Path, files: list[Path]) -> list[Path]:
     return [path for path in files if is_walked(path) and could_be_inventory(root / path)]
 
 
-def test_the_root_offers_the_three_playbooks_of_every_day(playbooks: list[Path]) -> None:
+def test_the_root_offers_the_playbooks_of_every_day(playbooks: list[Path]) -> None:
     offered = {path.name for path in playbooks if path.parent == Path()}
-    assert offered == {"deploy.yml", "rollback.yml", "status.yml"}
+    steering = {"pause.yml", "resume.yml", "advance.yml", "abort.yml"}
+    assert offered == {"deploy.yml", "rollback.yml", "status.yml"} | steering
 
 
 @pytest.mark.parametrize("directory", [Path("playbooks"), COLLECTION / "playbooks"], ids=["project", "collection"])
