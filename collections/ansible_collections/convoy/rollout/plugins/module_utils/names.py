@@ -57,7 +57,8 @@ def rollout(value: str) -> str:
 
 def root(value: str) -> str:
     """The root of a release tree, or InputError."""
-    path = os.path.normpath(value)
+    # POSIX lets two leading slashes mean something else, and normpath therefore keeps them.
+    path = os.path.normpath(value.replace("//", "/"))
     if not os.path.isabs(path) or path.count("/") < 2:
         raise InputError(f"root {value!r} must be an absolute path at least two levels deep, such as /srv/hello")
     return path
