@@ -45,9 +45,7 @@ def test_file_in_the_place_of_a_directory_is_named(tmp_path: Path) -> None:
         Tree(str(tmp_path / "hello"), "hello").create()
 
 
-MakeCurrent = Callable[[Tree], None]
-
-CURRENTS: dict[str, tuple[MakeCurrent, str]] = {
+CURRENTS: dict[str, tuple[Callable[[Tree], None], str]] = {
     "not_a_link": (
         lambda tree: os.mkdir(tree.current),
         r"is not a symbolic link.*nothing was changed\. Move it away: mv \S+/current \S+/current\.before-convoy",
