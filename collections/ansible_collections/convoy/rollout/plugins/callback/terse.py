@@ -24,6 +24,7 @@ requirements:
   - Set with C(stdout_callback) in C(ansible.cfg).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from ansible import constants
@@ -77,8 +78,10 @@ class CallbackModule(DefaultCallback):
             super().v2_runner_on_ok(result)
 
     def v2_runner_item_on_ok(self, result: CallbackTaskResult) -> None:
-        """Nothing."""
-        if not self._quiet:
+        """Only its warnings."""
+        if self._quiet:
+            self._handle_warnings(result.result)
+        else:
             super().v2_runner_item_on_ok(result)
 
     def v2_runner_on_skipped(self, result: CallbackTaskResult) -> None:
@@ -96,7 +99,7 @@ class CallbackModule(DefaultCallback):
         if not self._quiet:
             super().v2_runner_on_failed(result, ignore_errors)
         elif not (result.task.loop and "results" in result.result):
-            self._say("failed", result)
+            self._say("ignored" if ignore_errors else "failed", result)
 
     def v2_runner_item_on_failed(self, result: CallbackTaskResult) -> None:
         """The same of an item."""
@@ -112,8 +115,33 @@ class CallbackModule(DefaultCallback):
         else:
             super().v2_runner_on_unreachable(result)
 
+    def v2_runner_retry(self, result: CallbackTaskResult) -> None:
+        """Nothing: the last try will be told of."""
+        if not self._quiet:
+            super().v2_runner_retry(result)
+
+    def v2_runner_on_async_poll(self, result: CallbackTaskResult) -> None:
+        """Nothing."""
+        if not self._quiet:
+            super().v2_runner_on_async_poll(result)
+
+    def v2_runner_on_async_ok(self, result: CallbackTaskResult) -> None:
+        """Nothing."""
+        if not self._quiet:
+            super().v2_runner_on_async_ok(result)
+
     def _say(self, what: str, result: CallbackTaskResult) -> None:
         self._handle_warnings(result.result)
-        message = str(result.result.get("msg", "")).strip() or "no message"
-        line = f"{what}: [{self.host_label(result)}] {result.task.get_name()}: {message}"
-        self._display.display(line, color=constants.COLOR_ERROR)
+        line = f"{what}: [{self.host_label(result)}] {result.task.get_name()}: {_message(result.result)}"
+        self._display.display(
+            line,
+            color=constants.COLOR_SKIP if what == "ignored" else constants.COLOR_ERROR,
+            stderr=self.get_option("display_failed_stderr"),
+        )
+
+
+def _message(result: Mapping[str, Any]) -> str:
+    """What went wrong. Of a command, also the last that it said about it."""
+    message = str(result.get("msg") or result.get("censored") or "").strip() or "no message"
+    said = str(result.get("stderr") or "").strip().splitlines()
+    return f"{message}: {said[-1]}" if said and said[-1] not in message else message
