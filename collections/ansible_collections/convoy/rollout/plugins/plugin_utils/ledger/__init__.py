@@ -8,4 +8,5 @@
 * ``schema`` the tables
 * ``store``  transactions over one stream of events (one component in one environment)
 * ``rollouts`` the coordinator's decisions, taken and recorded in one transaction each
+* ``rebuild`` what the tables must say, told by the events alone; pure
 """

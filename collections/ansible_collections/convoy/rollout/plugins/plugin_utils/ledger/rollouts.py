@@ -218,11 +218,14 @@ class Rollouts:
 
     def view(self, rollout: str | None = None) -> RolloutView | None:
         """A rollout as it stands (the newest one by default); None where there is none."""
+        events = schema.events.c
+        opened = select(events.rollout).where((events.stream == self.stream) & (events.kind == "opened"))
+        newest = opened.order_by(events.seq.desc()).limit(1).scalar_subquery()
         query = select(schema.rollouts).where(schema.rollouts.c.stream == self.stream)
-        query = query.where(schema.rollouts.c.id == rollout) if rollout else query
+        query = query.where(schema.rollouts.c.id == (rollout or newest))
         of_stream = select(schema.streams).where(schema.streams.c.name == self.stream)
         with self._ledger.reading() as connection:
-            row = connection.execute(query.order_by(schema.rollouts.c.opened_at.desc()).limit(1)).mappings().first()
+            row = connection.execute(query).mappings().first()
             if row is None:
                 return None
             of_rollout = schema.hosts.c.rollout == row["id"]

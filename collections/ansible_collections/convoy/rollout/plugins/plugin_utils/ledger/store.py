@@ -138,7 +138,7 @@ class Ledger:
         named = select(schema.streams.c.head, schema.streams.c.head_hash).where(schema.streams.c.name == stream)
         query = select(schema.events).where(schema.events.c.stream == stream).order_by(schema.events.c.seq)
         with self.reading() as connection:
-            head, head_hash = connection.execute(named).tuples().first() or (0, GENESIS)
+            head, head_hash = connection.execute(named).first() or (0, GENESIS)
             rows = connection.execution_options(yield_per=1000).execute(query).mappings()
             wrong = broken_link((Entry(**row) for row in rows), head, head_hash)
         if wrong:

@@ -53,7 +53,8 @@ class Real:
 class Fleet:
     """A rollout under way. ``passes`` says how each closed phase was passed: by a gate, a person, or by itself.
 
-    ``holders`` are those who were told to ask the open gate, and still live.
+    ``holders`` are those who were told to ask the open gate, and still live; ``held`` are the phases whose gates
+    could not tell.
     """
 
     plan: Plan
@@ -65,6 +66,7 @@ class Fleet:
     passes: dict[int, str] = field(default_factory=dict)
     baked: dict[int, float] = field(default_factory=dict)
     holders: set[str] = field(default_factory=set)
+    held: set[int] = field(default_factory=set)
     stores: bool = True
 
     @classmethod
@@ -94,10 +96,13 @@ class Fleet:
                 self._move(stored)
             elif stored.kind == "phase_closed":
                 self.baked[self.state.phase] = stored.data["bake_until"]
+            elif stored.kind == "gate_held":
+                self.held.add(self.state.phase)
             elif stored.kind == "phase_passed":
                 self._pass(stored.data["phase"], cause)
             elif stored.kind == "resumed":
                 self.holders.clear()
+                self.held.clear()
         return decision.answer
 
     def _move(self, event: Event) -> None:
@@ -114,6 +119,7 @@ class Fleet:
         changed = HostStatus.SUCCEEDED in [row.status for row in self.rows.values() if row.phase == phase]
         if (self.plan.phases[phase].bake or self.plan.phases[phase].hooked) and changed:
             assert cause in ("gate", "person"), f"phase {phase} passed by {cause}"
+            assert cause == "gate" or phase in self.held, f"somebody passed phase {phase}, whose gate could tell"
             assert cause == "person" or self.now >= self.baked[phase], f"phase {phase} passed before it had baked"
         self.passes[phase] = cause
 

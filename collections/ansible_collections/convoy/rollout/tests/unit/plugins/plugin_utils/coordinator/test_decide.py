@@ -419,6 +419,13 @@ def test_a_gate_that_cannot_tell_asks_a_person(verdict: Verdict) -> None:
     assert isinstance(rollout.ask("b0"), Admitted)
 
 
+def test_nobody_passes_a_gate_that_is_still_asked() -> None:
+    rollout = two_phases(bake=30.0)
+    rollout.go("a0")
+    unanswered = "nothing waits for an approval: the gate of phase canary has not been answered"
+    assert rollout.approve() == Denied(unanswered)
+
+
 def test_a_holder_that_goes_silent_ends_the_run_not_the_rollout() -> None:
     rollout = two_phases(bake=30.0)
     rollout.go("a0")
