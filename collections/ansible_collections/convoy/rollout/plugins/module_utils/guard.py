@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import importlib.abc
 import importlib.util
 import io
 import json
@@ -241,13 +242,11 @@ def _sources() -> Iterator[tuple[str, str]]:
     parts = PACKAGE.split(".")
     for count in range(1, len(parts) + 1):
         yield "/".join((*parts[:count], "__init__.py")), ""
-    package = sys.modules[PACKAGE]
-    for found in sorted(pkgutil.iter_modules(package.__path__), key=lambda found: found.name):
+    for found in sorted(pkgutil.iter_modules([os.path.dirname(__file__)]), key=lambda found: found.name):
         name = f"{PACKAGE}.{found.name}"
         spec = importlib.util.find_spec(name)
-        source = pkgutil.get_data(PACKAGE, f"{found.name}.py") if spec is not None else None
-        if source is not None:
-            yield name.replace(".", "/") + ".py", source.decode("utf-8")
+        if spec is not None and isinstance(spec.loader, importlib.abc.InspectLoader):
+            yield name.replace(".", "/") + ".py", spec.loader.get_source(name) or ""
 
 
 # --- what the script does ----------------------------------------------------------------------------------------

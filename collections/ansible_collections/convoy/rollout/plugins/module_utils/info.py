@@ -46,7 +46,7 @@ def look(host: Host, unit_names: Sequence[str], verify: bool) -> dict[str, Any]:
         "good": history.good(present),
         "last_good": history.last_good(present, besides=active),
         "staged": sorted(present),
-        "obstacle": tree.current_fault(current),
+        "obstacle": tree.current_fault(current) or next(_damage(host, reading), None),
         "problems": problems,
         "unconfirmed": _unconfirmed(unconfirmed.until if unconfirmed else None, active, history),
         "busy": busy,
@@ -89,9 +89,16 @@ def _records(host: Host, present: Sequence[str] | set[str]) -> Iterator[tuple[st
             continue
 
 
-def _journal_problems(host: Host, reading: Reading, history: History, busy: str | None) -> Iterator[str]:
+def _damage(host: Host, reading: Reading) -> Iterator[str]:
     for number in reading.damaged:
-        yield f"line {number} of {host.tree.journal} cannot be read"
+        yield (
+            f"line {number} of {host.tree.journal} cannot be read, so it is not known which releases are good; "
+            "compare it with the ledger, and correct or remove the line"
+        )
+
+
+def _journal_problems(host: Host, reading: Reading, history: History, busy: str | None) -> Iterator[str]:
+    yield from _damage(host, reading)
     pending = history.pending
     if pending is not None and busy is None:
         what = "activation" if pending.event == "activating" else "way back"
