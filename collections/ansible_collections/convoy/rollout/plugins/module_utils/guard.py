@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import datetime
 import functools
-import importlib.abc
 import importlib.util
 import io
 import json
@@ -245,8 +244,10 @@ def _sources() -> Iterator[tuple[str, str]]:
     for found in sorted(pkgutil.iter_modules([os.path.dirname(__file__)]), key=lambda found: found.name):
         name = f"{PACKAGE}.{found.name}"
         spec = importlib.util.find_spec(name)
-        if spec is not None and isinstance(spec.loader, importlib.abc.InspectLoader):
-            yield name.replace(".", "/") + ".py", spec.loader.get_source(name) or ""
+        # Files and zips are read by loaders of different kinds that both have this method.
+        get_source = getattr(spec.loader, "get_source", None) if spec is not None else None
+        if get_source is not None:
+            yield name.replace(".", "/") + ".py", get_source(name)
 
 
 # --- what the script does ----------------------------------------------------------------------------------------

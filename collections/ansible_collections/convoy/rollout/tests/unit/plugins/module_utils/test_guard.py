@@ -227,6 +227,15 @@ def test_script_is_made_of_the_sources_and_always_the_same(tmp_path: Path) -> No
     assert {"__main__.py", f"{package}/activation.py", f"{package}/gate.py", f"{package}/__init__.py"} <= names
 
 
+def test_script_can_be_made_from_within_an_archive(tmp_path: Path) -> None:
+    """That is where a module runs from on a host."""
+    path = tmp_path / "module.zip"
+    path.write_bytes(guard.build_script())
+    program = f"import sys; from {guard.PACKAGE} import guard; sys.stdout.buffer.write(guard.build_script())"
+    made = subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": str(path)}, stdout=-1, check=True).stdout
+    assert made == guard.build_script()
+
+
 def test_command_survives_odd_paths(world: Any) -> None:
     host = world.host()
     odd = type(host.tree)('/srv/a "b" 100%', "hello")
