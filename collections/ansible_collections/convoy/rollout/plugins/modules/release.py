@@ -403,12 +403,19 @@ def stage(host: Host, params: dict[str, Any], is_check: bool) -> dict[str, Any]:
     return dict(host.outcome(release, True), artifact_needed=False)
 
 
+def leave_alone(host: Host, params: dict[str, Any]) -> dict[str, Any]:
+    """What is asked of a host that Convoy never saw: nothing has to go, and nothing can be gone to."""
+    if params["state"] == "absent" or (params["state"] == "reverted" and params["release"] is None):
+        return host.outcome(params["release"], False)
+    raise InputError(f"nothing was ever deployed to {host.tree.root} on this host")
+
+
 def change(host: Host, params: dict[str, Any]) -> dict[str, Any]:
     """Do what is asked, as the only one on this tree."""
     if params["state"] in ("staged", "active"):
         host.tree.create()
     elif not host.tree.exists():
-        raise InputError(f"nothing was ever deployed to {host.tree.root} on this host")
+        return leave_alone(host, params)
     with host.tree.lock(host.clock, params["lock_timeout"], f"state={params['state']} of rollout {host.rollout}"):
         host.begin()
         if params["state"] == "staged":
