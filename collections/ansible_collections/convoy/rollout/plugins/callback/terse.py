@@ -144,4 +144,4 @@ def _message(result: Mapping[str, Any]) -> str:
     """What went wrong. Of a command, also the last that it said about it."""
     message = str(result.get("msg") or result.get("censored") or "").strip() or "no message"
     said = str(result.get("stderr") or "").strip().splitlines()
-    return f"{message}: {said[-1]}" if said and said[-1] not in message else message
+    return f"{message.rstrip('.')}: {said[-1]}" if said and said[-1] not in message else message

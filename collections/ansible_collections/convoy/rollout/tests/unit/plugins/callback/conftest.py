@@ -31,7 +31,7 @@ class ActionModule(ActionBase):
 """
 
 COLLECTIONS = Path(__file__).parents[7]
-COMMAND = [sys.executable, "-m", "ansible", "playbook", "-i", "app1,app2,", "play.yml"]
+COMMAND = [sys.executable, "-m", "ansible.cli.playbook", "-i", "app1,app2,", "play.yml"]
 
 
 class Project:

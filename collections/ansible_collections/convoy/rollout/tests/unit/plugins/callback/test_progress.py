@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -156,7 +157,10 @@ def test_ordinary_lines_beside_a_plugin_that_nobody_knows(project: Any) -> None:
 def test_under_ansible_runner_as_awx_runs_it(project: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = pytest.importorskip("ansible_runner")
     project.play(TASKS)
-    for name, value in project.environment().items():
+    environment = project.environment()
+    for name in set(os.environ) - set(environment):
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
     (project.path / "data").mkdir()
     monkeypatch.setenv("PATH", f"{sys.exec_prefix}/bin", prepend=":")
