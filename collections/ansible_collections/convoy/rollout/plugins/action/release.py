@@ -28,7 +28,10 @@ class ActionModule(ReleaseAction):
         result: dict[str, Any] = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         artifact = arguments.pop("artifact", None)
-        if arguments.get("state") == "staged" and not arguments.get("verify_only"):
+        if arguments.get("verify_only"):
+            artifact = None
+            arguments = {key: value for key, value in arguments.items() if key not in ("manifest", "config", "units")}
+        elif arguments.get("state") == "staged":
             self._complete(arguments, task_vars or {})
         result.update(self._execute_module(module_args=arguments, task_vars=task_vars))
         if result.get("artifact_needed") and artifact and not self._task.check_mode:
