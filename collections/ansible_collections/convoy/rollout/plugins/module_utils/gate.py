@@ -48,6 +48,7 @@ __all__ = [
     "advance",
     "arguments",
     "decide",
+    "expecting",
     "look_at",
     "once",
     "run",
