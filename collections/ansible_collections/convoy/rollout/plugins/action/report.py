@@ -45,5 +45,6 @@ class ActionModule(ControllerAction):
         why = f": {arguments['why']}" if arguments["why"] else ""
         lines = [f"{host} {outcome}{why}"]
         if gate:
-            lines.append(f"phase {gate['phase']} has closed and bakes for {gate['bake']:g} s")
-        return {"changed": False, "gate": gate, "convoy": {"lines": lines}}
+            bakes = f" and bakes for {gate['bake']:g} s" if gate["bake"] else ""
+            lines.append(f"phase {gate['phase']} has closed{bakes}")
+        return {"changed": False, "gate": gate, "convoy": {"lines": lines, **rollouts.tally(rollout)}}

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+
 from ansible_collections.convoy.rollout.plugins.plugin_utils import road
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 
@@ -30,7 +31,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         """The filters by name."""
         functions = (
-            road.steps, road.may_go_on, road.outcome, road.serves_old, road.way_back, road.watch_rounds,
+            road.steps, road.may_go_on, road.outcome, road.undo, road.serves_old, road.way_back, road.watch_rounds,
             road.watch_verdict, road.membership,
         )  # fmt: skip
         return {function.__name__: _filter(function) for function in functions}

@@ -27,6 +27,8 @@ from ansible_collections.convoy.rollout.plugins.module_utils.unpack import Artif
 
 # While an artifact is unpacked, it and the rest of the host go on needing room.
 _RESERVE = 2
+# What a file takes of a disk is a multiple of this, nearly everywhere.
+_BLOCK = 4096
 
 
 @dataclass(frozen=True)
@@ -143,14 +145,15 @@ def check_not_in_use(host: Host, release: str) -> None:
 
 def check_space(host: Host, wanted: Wanted) -> None:
     """SpaceError unless twice of what the release needs is free."""
-    recorded = wanted.record(0.0)
-    needed = _RESERVE * sum(entry.size for entry in recorded.files)
-    nodes = _RESERVE * (len(recorded.files) + len({os.path.dirname(entry.path) for entry in recorded.files}) + 1)
+    files = wanted.record(0.0).files
+    directories = len({os.path.dirname(entry.path) for entry in files}) + 1
+    blocks = sum(-(-entry.size // _BLOCK) for entry in files) + directories
+    needed, nodes = _RESERVE * blocks * _BLOCK, _RESERVE * (len(files) + directories)
     free_bytes, free_inodes = host.tree.free()
     if free_bytes < needed:
         raise SpaceError(
             f"{host.tree.root} has {free_bytes} bytes free, staging {wanted.release} asks for {needed} (twice its "
-            "size); nothing was changed. Free some, or lower keep",
+            "size on disk); nothing was changed. Free some, or lower keep",
             free_bytes=free_bytes,
             needed_bytes=needed,
         )

@@ -30,9 +30,10 @@ options:
     required: true
   servers:
     description:
-      - Names of the servers in the backend. Required unless O(state=info), where it stands for all of them.
+      - Names of the servers in the backend.
     type: list
     elements: str
+    required: true
   state:
     description:
       - V(drained) sends no new requests to the servers and waits until their sessions have ended. When they do not end
@@ -41,10 +42,9 @@ options:
         until it is up. When that does not happen within O(timeout), the server stays in drain and the module fails. A
         server that is in maintenance is held there, with a warning, and is no failure.
       - V(watched) sees for O(duration) that the servers stay up, and fails as soon as one of them does not.
-      - V(info) tells how things are.
     type: str
-    choices: [drained, ready, watched, info]
-    default: info
+    choices: [drained, ready, watched]
+    required: true
   timeout:
     description: How many seconds to wait for sessions to end, or for a server to become healthy.
     type: float
@@ -158,14 +158,13 @@ from ansible_collections.convoy.rollout.plugins.module_utils.errors import Convo
 ARGUMENTS: dict[str, Any] = {
     "socket": {"type": "path", "default": "/run/haproxy/admin.sock"},
     "backend": {"type": "str", "required": True},
-    "servers": {"type": "list", "elements": "str"},
-    "state": {"type": "str", "choices": ["drained", "ready", "watched", "info"], "default": "info"},
+    "servers": {"type": "list", "elements": "str", "required": True},
+    "state": {"type": "str", "choices": ["drained", "ready", "watched"], "required": True},
     "timeout": {"type": "float", "default": 30},
     "min_up": {"type": "int", "default": 1},
     "force": {"type": "bool", "default": False},
     "duration": {"type": "float", "default": 10},
 }
-REQUIRED_IF = [("state", state, ["servers"]) for state in ("drained", "ready", "watched")]
 
 
 def check(params: dict[str, Any]) -> None:
@@ -173,7 +172,7 @@ def check(params: dict[str, Any]) -> None:
     for name in ("timeout", "min_up", "duration"):
         if params[name] < 0:
             raise TrafficError(f"{name} is {params[name]}: must be 0 or more")
-    if params["servers"] == []:
+    if not params["servers"]:
         raise TrafficError("servers is empty: name at least one server of the backend")
 
 
@@ -185,14 +184,12 @@ def reach(params: dict[str, Any], dry: bool) -> haproxy.Outcome:
         return haproxy.drain(backend, clock, names, params["timeout"], params["min_up"], params["force"], dry)
     if params["state"] == "ready":
         return haproxy.ready(backend, clock, names, params["timeout"], params["force"], dry)
-    if params["state"] == "watched":
-        return haproxy.watch(backend, clock, names, params["duration"], dry)
-    return haproxy.unchanged(backend.look() if names is None else backend.pick(names))
+    return haproxy.watch(backend, clock, names, params["duration"], dry)
 
 
 def main() -> None:
     """Reach the state, or fail with what HAProxy says."""
-    module = AnsibleModule(argument_spec=ARGUMENTS, required_if=REQUIRED_IF, supports_check_mode=True)
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
         check(module.params)
         outcome = reach(module.params, module.check_mode)

@@ -166,8 +166,8 @@ def objections(readings: Sequence[Reading], need_bytes: int) -> list[str]:
     for reading in readings:
         if not reading.read:
             found.append(
-                f"{reading.name}: it was not read, because --limit leaves it out: choose hosts with "
-                "-e rollout_target=... instead"
+                f"{reading.name}: it was not read. If --limit leaves it out, choose hosts with -e rollout_target=... "
+                "instead; else see what failed above"
             )
         if not reading.reachable:
             continue

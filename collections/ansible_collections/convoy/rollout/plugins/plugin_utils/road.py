@@ -76,7 +76,7 @@ def outcome(results: Results, failure: Mapping[str, Any]) -> dict[str, str]:
     the result that ended the road, empty where nothing did.
     """
     drain, activate = _ran(results, "drain"), _ran(results, "activate")
-    if drain.get("unreachable"):
+    if drain.get("unreachable") and not activate:
         why = f"the load balancer cannot be reached, the host was left as it was: {_why(drain)}"
         return {"outcome": "reverted", "why": why}
     if activate.get("unreachable"):
@@ -85,6 +85,13 @@ def outcome(results: Results, failure: Mapping[str, Any]) -> dict[str, str]:
         return {"outcome": "succeeded", "why": ""}
     why = _why(failure or results["undrain"])
     return {"outcome": "reverted" if serves_old(results) and _in_service(results) else "failed", "why": why}
+
+
+def undo(results: Results) -> list[str]:
+    """The steps that take back a release that is active; a host that serves again is taken out of service first."""
+    if not _went_well(_ran(results, "activate")):
+        return []
+    return ["drain", "revert"] if _went_well(_ran(results, "undrain")) else ["revert"]
 
 
 def serves_old(results: Results) -> bool:

@@ -23,6 +23,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide 
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import HostFacts, Plan, Sighting
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import (
+    FAILURES,
     ON_THE_NEW_RELEASE,
     Event,
     HostStatus,
@@ -211,6 +212,20 @@ class Rollouts:
         phase = view.plan.phases[view.state.phase]
         hosts = [row.name for row in view.hosts if row.phase == view.state.phase and row.status is HostStatus.SUCCEEDED]
         return {"phase": phase.name, "bake": phase.bake, "bake_until": view.state.gate.bake_until, "hosts": hosts}
+
+    def tally(self, rollout: str) -> dict[str, Any]:
+        """How far the rollout has come, as JSON types: phase (its name), done, total, in_flight, failed (hosts)."""
+        row = select(schema.rollouts.c.state, schema.rollouts.c.rules).where(schema.rollouts.c.id == rollout)
+        with self._ledger.reading() as connection:
+            state_json, rules_json = connection.execute(row).tuples().one()
+        state, plan = RolloutState.from_json(json.loads(state_json)), Plan.from_rules(json.loads(rules_json))
+        return {
+            "phase": plan.phases[state.phase].name,
+            "done": state.count({HostStatus.SUCCEEDED, HostStatus.CURRENT, HostStatus.RETURNED}),
+            "total": state.count(HostStatus),
+            "in_flight": len(state.leases),
+            "failed": state.count(FAILURES),
+        }
 
     def head(self) -> int:
         """The number of the newest event."""

@@ -21,23 +21,6 @@ def call(capsys: pytest.CaptureFixture[str], **arguments: Any) -> tuple[int, dic
     return int(ended.value.code or 0), json.loads(capsys.readouterr().out)
 
 
-def test_info_of_all_servers(capsys: Any, haproxy_replay: Callable[..., Any]) -> None:
-    code, result = call(capsys, socket=haproxy_replay("drained_failing").path)
-    assert (code, result["changed"]) == (0, False)
-    assert {name: server["state"] for name, server in result["servers"].items()} == {
-        "app1": "drained",
-        "app2": "up",
-        "app3": "up",
-        "spare": "up",
-        "bare": "up",
-    }
-
-
-def test_info_of_some(capsys: Any, haproxy_replay: Callable[..., Any]) -> None:
-    _code, result = call(capsys, socket=haproxy_replay("up").path, servers=["app2"])
-    assert list(result["servers"]) == ["app2"]
-
-
 def test_drained_and_ready(capsys: Any, haproxy_replay: Callable[..., Any]) -> None:
     replay = haproxy_replay("up", "drained")
     code, result = call(capsys, socket=replay.path, servers=["app1"], state="drained", min_up=3)
