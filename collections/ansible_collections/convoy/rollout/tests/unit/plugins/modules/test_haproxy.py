@@ -59,13 +59,16 @@ def test_maintenance_is_a_warning(capsys: Any, haproxy_replay: Callable[..., Any
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"state": "drained"}, "state is drained but all of the following are missing: servers"),
+        ({"state": "drained"}, "missing required arguments: servers"),
         ({"state": "drained", "servers": []}, "servers is empty"),
         ({"state": "drained", "servers": ["app1"], "timeout": -1}, "timeout is -1.0: must be 0 or more"),
         ({"state": "watched", "servers": ["app1"], "duration": -1}, "duration is -1.0"),
         ({"state": "drained", "servers": ["app1"], "min_up": -1}, "min_up is -1"),
-        ({"state": "up"}, "value of state must be one of: drained, ready, watched, info"),
-        ({"socket": "/nowhere/s"}, "HAProxy's runtime socket /nowhere/s is not there"),
+        ({"state": "up", "servers": ["app1"]}, "value of state must be one of: drained, ready, watched"),
+        (
+            {"state": "ready", "servers": ["app1"], "socket": "/nowhere/s"},
+            "HAProxy's runtime socket /nowhere/s is not there",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(capsys: Any, arguments: Any, words: str) -> None:
