@@ -70,7 +70,10 @@ def test_an_adapter_of_the_site_uses_its_task_files() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ({"hooks": {"before_activat": "x"}}, "rollout_hooks: unknown hook 'before_activat': did you mean 'before_activate'?"),
+        (
+            {"hooks": {"before_activat": "x"}},
+            "rollout_hooks: unknown hook 'before_activat': did you mean 'before_activate'?",
+        ),
         ({"hooks": {"on_error": "x"}}, "rollout_hooks: unknown hook 'on_error': known are after_activate, "),
         ({"adapter": "haprox"}, "traffic_adapter: unknown adapter 'haprox': did you mean 'haproxy'?"),
         (
@@ -169,6 +172,12 @@ def test_the_files_that_the_site_has_to_have(hooks: Any, adapter: str, site_task
             id="a hook failed, and the host could not be taken back",
         ),
         pytest.param(
+            {"drain": GONE, "activate": OK, "revert": OK, "undrain": GONE},
+            FAILED,
+            ("failed", "it broke"),
+            id="the last hook failed, and then the load balancer was away",
+        ),
+        pytest.param(
             {"drain": OK, "activate": OK, "undrain": GONE},
             {},
             ("failed", "Connection timed out"),
@@ -179,6 +188,22 @@ def test_the_files_that_the_site_has_to_have(hooks: Any, adapter: str, site_task
 def test_the_outcome_tells_what_is_known(results: Any, failure: Any, expected: tuple[str, str]) -> None:
     found = road.outcome(results, failure)
     assert (found["outcome"], found["why"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [
+        ({}, []),
+        ({"drain": OK, "activate": REVERTED}, []),
+        ({"drain": OK, "activate": GONE}, []),
+        ({"drain": OK, "activate": SKIPPED}, []),
+        ({"drain": OK, "activate": OK}, ["revert"]),
+        ({"drain": OK, "activate": OK, "undrain": FAILED}, ["revert"]),
+        ({"drain": OK, "activate": OK, "undrain": OK}, ["drain", "revert"]),
+    ],
+)
+def test_a_host_that_serves_again_is_drained_before_it_goes_back(results: Any, expected: list[str]) -> None:
+    assert road.undo(results) == expected
 
 
 @pytest.mark.parametrize(
