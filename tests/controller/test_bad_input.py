@@ -208,9 +208,7 @@ def test_a_limit_that_leaves_the_controller_out(site: Site) -> None:
 
 def test_a_limit_that_leaves_hosts_out(site: Site) -> None:
     ended = site.deploy("--limit", "app1,localhost")
-    refused(
-        ended, site, "app2: it was not read, because --limit leaves it out: choose hosts with -e rollout_target=..."
-    )
+    refused(ended, site, "app2: it was not read. If --limit leaves it out, choose hosts with -e rollout_target=...")
     assert site.rollouts().view() is None
 
 

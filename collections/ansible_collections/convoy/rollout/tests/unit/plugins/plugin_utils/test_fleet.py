@@ -205,7 +205,7 @@ def test_what_a_release_mends_does_not_bar_it(read: dict[str, Any]) -> None:
 def test_a_host_that_limit_leaves_out_bars_the_rollout() -> None:
     found = objections([reading("app1"), Reading("app2", {})], need_bytes=0)
     assert [one.partition(":")[0] for one in found] == ["app2"]
-    assert "--limit leaves it out" in found[0]
+    assert "If --limit leaves it out, choose hosts with -e rollout_target=..." in found[0]
 
 
 def test_a_host_that_could_not_be_read_is_told_with_the_reason() -> None:
