@@ -13,7 +13,7 @@ PYTHON_VERSION = $(shell $(BIN)/python -c 'import sys; print("%d.%d" % sys.versi
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help env lab lab-down deploy test lint types unit controller sanity galaxy matrix integration molecule format lock clean
+.PHONY: help env lab lab-down deploy test lint types unit controller ledger sanity galaxy matrix integration molecule format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,7 +30,7 @@ lab-down: ## remove the lab: LAB=staging
 deploy: env lab ## publish the example, deploy 1.0.0, roll 1.1.0 out over the lab
 	@examples/tour
 
-test: lint types unit controller sanity galaxy matrix integration molecule ## everything that .ci/run checks
+test: lint types unit controller ledger sanity galaxy matrix integration molecule ## everything that .ci/run checks
 
 lint: env ## ruff, vermin (Python 3.8 on targets), ansible-lint, changelog fragments
 	ruff check .
@@ -48,6 +48,10 @@ unit: env ## unit tests; those of the collection, the example and the project it
 
 controller: env ## the playbooks against this machine alone: bad input, and what a site adds
 	python -m pytest tests/controller
+
+ledger: env ## the ledger in a real PostgreSQL, and used by many processes at once
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y --no-install-recommends postgresql; }
+	python -m pytest tests/ledger
 
 sanity: env ## ansible-test sanity and units, no ignores
 	tests/ansible-test sanity --local
