@@ -13,7 +13,7 @@ PYTHON_VERSION = $(shell $(BIN)/python -c 'import sys; print("%d.%d" % sys.versi
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help env lab lab-down deploy test lint types unit controller ledger sanity galaxy matrix integration molecule format lock clean
+.PHONY: help env lab lab-down deploy test lint types unit project controller ledger sanity galaxy matrix integration molecule format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,7 +30,7 @@ lab-down: ## remove the lab: LAB=staging
 deploy: env lab ## publish the example, deploy 1.0.0, roll 1.1.0 out over the lab
 	@examples/tour
 
-test: lint types unit controller ledger sanity galaxy matrix integration molecule ## everything that .ci/run checks
+test: lint types unit project controller ledger sanity galaxy matrix integration molecule ## everything that .ci/run checks
 
 lint: env ## ruff, vermin (Python 3.8 on targets), ansible-lint, changelog fragments
 	ruff check .
@@ -43,19 +43,21 @@ lint: env ## ruff, vermin (Python 3.8 on targets), ansible-lint, changelog fragm
 types: env ## mypy --strict
 	mypy
 
-unit: env ## unit tests; those of the collection, the example and the project itself
-	python -m pytest
+unit: env ## unit tests of the collection, by ansible-test
+	tests/ansible-test units --local --python $(PYTHON_VERSION)
+
+project: env ## tests of the example, the lab's program, and what the project's files promise
+	python -m pytest -n auto tests/project tests/examples tests/lab
 
 controller: env ## the playbooks against this machine alone: bad input, and what a site adds
-	python -m pytest tests/controller
+	python -m pytest -n auto tests/controller
 
 ledger: env ## the ledger in a real PostgreSQL, and used by many processes at once
-	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y --no-install-recommends postgresql; }
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y --no-install-recommends postgresql; }
 	python -m pytest tests/ledger
 
-sanity: env ## ansible-test sanity and units, no ignores
+sanity: env ## ansible-test sanity with every Python found here, no ignores
 	tests/ansible-test sanity --local
-	tests/ansible-test units --local --python $(PYTHON_VERSION)
 
 galaxy: env ## build the collection, check it as Galaxy does, lint its documentation
 	tests/galaxy
@@ -64,7 +66,7 @@ matrix: env ## unit tests under ansible-core 2.20 and 2.21, and of target code u
 	tests/matrix
 
 integration: env ## the roads of a deployment over a lab of its own, named test
-	tests/in-lab test $(HOSTS) python -m pytest tests/integration
+	tests/in-lab test $(HOSTS) python -m pytest -o faulthandler_timeout=900 tests/integration
 
 molecule: env ## molecule's scenarios over a lab of their own, named molecule
 	tests/in-lab molecule 3 molecule test --all
