@@ -1,0 +1,182 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs that do not know of each other, on one ledger: one wins, none goes beyond the window, nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import Event, RolloutState, evolve
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rebuild import rebuild
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts, StaleTokenError
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger
+
+STREAM = "staging/hello"
+Start = Callable[..., Any]
+
+
+def opened(start: Start, url: str, **arguments: Any) -> tuple[Any, dict[str, Any]]:
+    process = start("open", url, **{"new_id": "r1", "hosts": 4, "window": 1, **arguments})
+    process.go()
+    return process, process.answer()
+
+
+def go_at_once(runs: Sequence[Any]) -> None:
+    """Let them all start before the first one goes."""
+    for run in runs:
+        run.wait_until_ready()
+    for run in runs:
+        run.go()
+
+
+def assert_whole(ledger: Ledger, rollout: str = "r1") -> None:
+    """The chain is intact, and the tables say what the events say."""
+    ledger.verify(STREAM)
+    view = Rollouts(ledger, STREAM).standing(rollout)
+    told = rebuild(ledger.entries(STREAM, rollout))
+    assert (view.state, view.hosts) == (told.state, told.hosts)
+
+
+def states(ledger: Ledger, rollout: str) -> Iterator[RolloutState]:
+    """Every state that the rollout has been in."""
+    state = RolloutState()
+    for entry in ledger.entries(STREAM, rollout):
+        state = evolve(state, Event(entry.kind, entry.at, entry.host, json.loads(entry.data)))
+        yield state
+
+
+# One holder
+
+
+@pytest.mark.parametrize("attempt", range(2))
+def test_of_many_runs_that_start_at_once_on_a_new_ledger_one_wins(start: Start, url: str, attempt: int) -> None:
+    runs = [start("open", url, new_id=f"r{index}", hosts=4, window=1) for index in range(8)]
+    go_at_once(runs)
+    answers = {run.pid: run.answer() for run in runs}
+    (winner,) = [pid for pid, answer in answers.items() if "opened" in answer]
+    losers = [answer for pid, answer in answers.items() if pid != winner]
+    assert {answer["error"] for answer in losers} == {"busy"}
+    assert all(f"(process {winner}) (it is running)" in answer["message"] for answer in losers)
+    assert [entry.kind for entry in Ledger(url, "the test").entries(STREAM)] == ["opened"]
+
+
+def test_a_run_that_was_killed_is_taken_over_and_its_token_is_stale(start: Start, url: str) -> None:
+    dead, first = opened(start, url)
+    dead.kill()
+    _alive, second = opened(start, url, new_id="r2")
+    assert (second["opened"], second["resumed"]) == ("r1", True)
+    assert second["token"] > first["token"]
+    rollouts = Rollouts(Ledger(url, "the dead run"), STREAM)
+    with pytest.raises(StaleTokenError, match=rf"the token {first['token']} is stale"):
+        rollouts.admit("r1", first["token"], "app00")
+
+
+def test_a_run_that_is_stopped_lives_and_is_not_taken_over(start: Start, url: str) -> None:
+    run, _answer = opened(start, url)
+    run.stop(signal.SIGSTOP)
+    _late, answer = opened(start, url, new_id="r2")
+    assert answer["error"] == "busy"
+
+
+def test_of_many_runs_that_take_over_at_once_one_wins(start: Start, url: str) -> None:
+    dead, first = opened(start, url)
+    dead.kill()
+    runs = [start("open", url, new_id=f"r{index}", hosts=4, window=1) for index in range(6)]
+    go_at_once(runs)
+    answers = [run.answer() for run in runs]
+    (winner,) = [answer for answer in answers if "opened" in answer]
+    assert (winner["opened"], winner["resumed"], winner["token"] > first["token"]) == ("r1", True, True)
+    assert [answer["error"] for answer in answers if answer is not winner] == ["busy"] * 5
+
+
+# One window
+
+
+@pytest.mark.parametrize(("window", "zone_window"), [(1, None), (3, None), (4, 1)])
+def test_several_processes_keep_to_one_window(
+    start: Start, url: str, tmp_path: Path, window: int, zone_window: int | None
+) -> None:
+    _holder, answer = opened(start, url, hosts=20, window=window, zone_window=zone_window)
+    out = tmp_path / "out"
+    out.mkdir()
+    roll = {"rollout": "r1", "token": answer["token"], "out": str(out), "work": 0.01 if window == 1 else 0.25}
+    workers = [start("roll", url, **roll) for _worker in range(5)]
+    go_at_once(workers)
+    done = [worker.answer() for worker in workers]
+    went = [name for one in done for name in one["went"]]
+    assert sorted(went) == [f"app{index:02}" for index in range(20)]
+    assert max(one["most"] for one in done) <= window
+
+    ledger = Ledger(url, "the test")
+    most = 0
+    for state in states(ledger, "r1"):
+        zones = [lease.zone for lease in state.leases.values()]
+        most = max(most, len(zones))
+        assert len(zones) <= window
+        assert zone_window is None or all(zones.count(zone) <= zone_window for zone in zones)
+        assert all(lease.phase == state.phase for lease in state.leases.values())
+    assert most > 1 or window == 1, "the hosts went one by one: nothing was tested"
+    assert_whole(ledger)
+    assert Rollouts(ledger, STREAM).standing("r1").status == "rolled"
+
+
+# Nothing is lost
+
+
+@pytest.mark.parametrize("writers", [4])
+def test_killing_writers_loses_nothing_that_was_acknowledged(start: Start, url: str, writers: int) -> None:
+    opened(start, url)
+    dice = random.Random(1)
+    acknowledged = []
+    for round_ in range(2):
+        runs = [start("write", url, rollout="r1", writer=f"{round_}.{index}") for index in range(writers)]
+        go_at_once(runs)
+        said = [run.answer() for _time in range(dice.randint(1, 8)) for run in runs]
+        said += [line for run in runs for line in run.kill()]
+        acknowledged += [line["written"] for line in said]
+    ledger = Ledger(url, "the test")
+    written = [json.loads(entry.data)["reason"] for entry in ledger.entries(STREAM) if entry.kind == "paused"]
+    assert len(acknowledged) >= 2 * writers
+    assert set(acknowledged) <= set(written)
+    assert len(written) == len(set(written))
+    assert_whole(ledger)
+
+
+def test_a_crash_of_the_server_loses_nothing_that_was_acknowledged(start: Start, cluster: Any) -> None:
+    url = cluster.database()
+    opened(start, url)
+    acknowledged = []
+    for round_ in range(2):
+        runs = [start("write", url, rollout="r1", writer=f"{round_}.{index}") for index in range(4)]
+        go_at_once(runs)
+        said = [run.answer() for run in runs]
+        cluster.crash()
+        said += [line for run in runs for line in run.end()]
+        cluster.start()
+        failures = [line for line in said if "error" in line]
+        assert [line["error"] for line in failures] == ["ledger"] * 4
+        assert all(" cannot be used: " in line["message"] for line in failures)
+        acknowledged += [line["written"] for line in said if "written" in line]
+    ledger = Ledger(url, "the test")
+    written = {json.loads(entry.data)["reason"] for entry in ledger.entries(STREAM) if entry.kind == "paused"}
+    assert set(acknowledged) <= written
+    assert_whole(ledger)
+
+
+def test_who_verifies_while_others_write_sees_an_intact_ledger(start: Start, url: str) -> None:
+    opened(start, url)
+    reader = start("verify", url)
+    writers = [start("write", url, rollout="r1", writer=str(index)) for index in range(3)]
+    go_at_once((*writers, reader))
+    time.sleep(1.5)
+    (answer,) = reader.end()
+    assert answer.get("verified", 0) > 3, answer
