@@ -13,7 +13,7 @@ PYTHON_VERSION = $(shell $(BIN)/python -c 'import sys; print("%d.%d" % sys.versi
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help env lab lab-down deploy test lint types unit project controller ledger sanity galaxy matrix integration molecule format lock clean
+.PHONY: help env lab lab-down deploy test lint types unit project controller ledger sanity galaxy matrix integration molecule format changelog lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ molecule: env ## molecule's scenarios over a lab of their own, named molecule
 format: env ## format the Python code
 	ruff check --fix-only --quiet --select I .
 	ruff format --quiet .
+
+changelog: env ## take the changelog's fragments and the list of plugins into the version that galaxy.yml names
+	cd $(COLLECTION) && antsibull-changelog release --update-existing --reload-plugins
 
 lock: env ## pin the requirements anew
 	requirements/lock
