@@ -13,7 +13,6 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-import secrets
 import stat
 from typing import Container
 
@@ -130,7 +129,7 @@ def remove_if_there(path: str) -> bool:
 def temporary_name(path: str) -> str:
     """A name beside `path` that nobody else uses, and that clear_temporaries() knows again."""
     directory, name = os.path.split(path)
-    return os.path.join(directory, f".{name}.{secrets.token_hex(6)}.convoy-new")
+    return os.path.join(directory, f".{name}.{os.urandom(6).hex()}.convoy-new")
 
 
 def clear_temporaries(directory: str, names: Container[str] | None = None) -> None:

@@ -12,16 +12,11 @@ needs nothing but its Python.
 
 from __future__ import annotations
 
-import datetime
 import functools
-import importlib.util
-import io
 import json
 import os
-import pkgutil
 import sys
 import time
-import zipfile
 from dataclasses import asdict, dataclass
 from typing import Iterator, Sequence
 
@@ -32,7 +27,6 @@ from ansible_collections.convoy.rollout.plugins.module_utils.journal import Hist
 
 PACKAGE = __name__.rsplit(".", 1)[0]
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
-_START_OF_ZIP = (1980, 1, 1, 0, 0, 0)
 # A call that holds the lock ends by itself; until then there is nothing to take back.
 _PATIENCE = 3600.0
 
@@ -95,6 +89,8 @@ class Deadline:
 
 def arm(host: Host, release: str, seconds: float) -> None:
     """Have the host leave `release` by itself in `seconds`, unless it is confirmed until then."""
+    import datetime
+
     until = host.clock.wall() + seconds
     deadline = Deadline(release, seconds, until, _boot_id(), _uptime())
     timer, service = _timer_names(host)
@@ -185,7 +181,7 @@ def stand_by(host: Host, units: Sequence[str]) -> None:
     _write_script(host)
     service, link = _recovery_paths(host)
     text = _RECOVERY.format(
-        component=host.tree.component, root=host.tree.root, units=" ".join(units), command=_command(host)
+        component=host.tree.component, root=_quoted(host.tree.root), units=" ".join(units), command=_command(host)
     )
     durable.write_file(service, text.encode("utf-8"), 0o644)
     durable.make_directory(os.path.dirname(link), 0o755)
@@ -209,7 +205,12 @@ def _recovery_paths(host: Host) -> tuple[str, str]:
 
 def _command(host: Host) -> str:
     words = (sys.executable, _script_path(host), host.tree.component, host.tree.root)
-    return " ".join('"' + word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") + '"' for word in words)
+    return " ".join(_quoted(word) for word in words)
+
+
+def _quoted(word: str) -> str:
+    """A word as a unit file has it, whatever is in it."""
+    return '"' + word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") + '"'
 
 
 def _script_path(host: Host) -> str:
@@ -230,14 +231,21 @@ def _write_script(host: Host) -> None:
 @functools.lru_cache(maxsize=None)
 def build_script() -> bytes:
     """A program of one file, made of the sources of this package, wherever they were loaded from."""
+    import io
+    import zipfile
+
+    start_of_time = (1980, 1, 1, 0, 0, 0)
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, source in (*_sources(), ("__main__.py", f"from {__name__} import main\n\nmain()\n")):
-            archive.writestr(zipfile.ZipInfo(name, _START_OF_ZIP), source, zipfile.ZIP_DEFLATED)
+            archive.writestr(zipfile.ZipInfo(name, start_of_time), source, zipfile.ZIP_DEFLATED)
     return packed.getvalue()
 
 
 def _sources() -> Iterator[tuple[str, str]]:
+    import importlib.util
+    import pkgutil
+
     parts = PACKAGE.split(".")
     for count in range(1, len(parts) + 1):
         yield "/".join((*parts[:count], "__init__.py")), ""

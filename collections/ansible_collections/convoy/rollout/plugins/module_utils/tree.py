@@ -21,7 +21,6 @@ import errno
 import fcntl
 import json
 import os
-import secrets
 import shutil
 from dataclasses import dataclass
 from typing import Iterator
@@ -205,7 +204,7 @@ class Tree:
 
     def work_place(self, kind: str, release: str) -> str:
         """A path in incoming/ for unpacking ('unpack') or removing ('trash') a release."""
-        return os.path.join(self.incoming, f"{kind}.{release}.{secrets.token_hex(6)}")
+        return os.path.join(self.incoming, f"{kind}.{release}.{os.urandom(6).hex()}")
 
     def discard(self, release: str) -> None:
         """Remove a release: first its name, in one step, then its record, then its files."""
