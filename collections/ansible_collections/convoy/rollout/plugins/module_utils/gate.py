@@ -237,11 +237,17 @@ class _Record:
         self.dropped = 0
         self.failure: Outcome | None = None
 
-    def add_round(self, at: float, outcomes: Sequence[Outcome]) -> None:
-        """Keep the outcomes of a round that began at `at`. What is blamed is the first probe that was unhealthy."""
+    def add_round(self, at: float, outcomes: Sequence[Outcome], cut: frozenset[str] = frozenset()) -> None:
+        """Keep the outcomes of a round that began at `at`. What is blamed is the first probe that was unhealthy.
+
+        `cut` are the probes that the deadline cut short. They are blamed only if nothing else ever was.
+        """
         for outcome in outcomes:
             self._keep({"at": round(at, 3), "probe": outcome.probe, "ok": outcome.ok, "detail": outcome.detail})
-        self.failure = next((outcome for outcome in outcomes if not outcome.ok), self.failure)
+        unhealthy = [outcome for outcome in outcomes if not outcome.ok]
+        blamed = [outcome for outcome in unhealthy if outcome.probe not in cut]
+        if blamed or self.failure is None:
+            self.failure = next(iter(blamed or unhealthy), None)
 
     def _keep(self, attempt: dict[str, Any]) -> None:
         if len(self.first) < KEPT_FIRST:
@@ -269,9 +275,10 @@ def run(gate: Gate, clock: Clock, look: Look = look_at) -> GateResult:
     progress = Progress()
     while True:
         started = clock.now() - began
-        outcomes = look(gate.probes, gate.deadline - started)
+        left = gate.deadline - started
+        outcomes = look(gate.probes, left)
         now = clock.now() - began
-        record.add_round(started, outcomes)
+        record.add_round(started, outcomes, _cut_short(gate.probes, outcomes, left))
         if not all(outcome.usable for outcome in outcomes):
             return record.result("error", _unusable(outcomes), now)
         progress = advance(progress, all(outcome.ok for outcome in outcomes), now)
@@ -280,6 +287,12 @@ def run(gate: Gate, clock: Clock, look: Look = look_at) -> GateResult:
         if verdict is not None:
             return record.result(verdict, _message(gate, progress, record, verdict, now), now)
         clock.sleep(next_at - now)
+
+
+def _cut_short(probes: Sequence[Probe], outcomes: Sequence[Outcome], left: float) -> frozenset[str]:
+    """The labels of probes whose silence says little, since their own timeout was longer than what was left."""
+    pairs = zip(probes, outcomes)
+    return frozenset(o.probe for probe, o in pairs if left < probe.timeout and o.detail == silence(left))
 
 
 def once(gate: Gate, clock: Clock, look: Look = look_at) -> GateResult:

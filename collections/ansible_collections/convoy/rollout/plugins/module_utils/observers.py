@@ -56,7 +56,7 @@ class UnitState(NamedTuple):
 
 def silence(timeout: float) -> str:
     """The words for an observation that took too long."""
-    return f"gave no answer within {timeout:g} s"
+    return f"gave no answer within {round(timeout, 2):g} s"
 
 
 def fetch(url: str, headers: Mapping[str, str], timeout: float) -> HttpAnswer:

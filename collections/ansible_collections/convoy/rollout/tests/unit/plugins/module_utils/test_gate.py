@@ -15,6 +15,7 @@ import pytest
 
 from ansible_collections.convoy.rollout.plugins.module_utils import gate
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import GateError
+from ansible_collections.convoy.rollout.plugins.module_utils.observers import silence
 from ansible_collections.convoy.rollout.plugins.module_utils.probes import Outcome, Probe
 
 PROBES = [{"kind": "tcp", "port": 80}, {"kind": "tcp", "port": 81, "name": "second"}]
@@ -161,6 +162,27 @@ def test_no_round_may_last_beyond_the_deadline() -> None:
     script = Script("x", clock, lasts=0.25)
     gate.run(gate.validate(PROBES, {"deadline": 2, "successes": 1}), clock, script)
     assert script.limits == [2.0, 1.5, 1.0, 0.5]
+
+
+class Slow(Script):
+    """One that answers only when it is given two seconds."""
+
+    def __call__(self, probes: Sequence[Probe], limit: float) -> list[Outcome]:
+        outcomes = super().__call__(probes, limit)
+        late = Outcome(outcomes[0].probe, False, silence(limit))
+        return outcomes if limit >= 2 else [late, *outcomes[1:]]
+
+
+def test_a_probe_that_the_deadline_cut_short_is_not_blamed_for_the_others() -> None:
+    clock = FakeClock()
+    failed = gate.run(gate.validate(PROBES, {"deadline": 4, "successes": 1}), clock, Slow("x", clock, lasts=0.25))
+    assert failed.message.startswith(f"probe {SECOND} answered 500 (expected 200), 8 of 8 rounds failed")
+
+
+def test_a_probe_that_the_deadline_cut_short_is_blamed_where_nothing_else_was_wrong() -> None:
+    clock = FakeClock()
+    failed = gate.run(gate.validate(PROBES, {"deadline": 1, "successes": 1}), clock, Slow("o", clock, lasts=0.25))
+    assert failed.message.startswith(f"probe {FIRST} {silence(1)}, 2 of 2 rounds failed")
 
 
 def test_no_probes_is_no_pass() -> None:
