@@ -114,10 +114,22 @@ def _target(
         return lambda reading: release_id(checked["version"], checked["artifact_sha256"], reading.read["rendered"])
     if checked["version"]:
         return fleet.known_version(checked["version"])
-    if latest is not None and not latest.status.ended and latest.facts["kind"] == "rollback":
-        planned = {row.name: row.to_release for row in latest.hosts}
-        return lambda reading: planned[reading.name]
-    return fleet.last_good(readings)
+    return _back_from_between(latest, readings) or fleet.last_good(readings)
+
+
+def _back_from_between(latest: RolloutView | None, readings: Sequence[Reading]) -> Callable[[Reading], str] | None:
+    """Where a rollback goes when a rollout stopped on its way: to what ran before it, or on if it was a rollback.
+
+    None where no rollout did, or where all hosts of a failed one are there already.
+    """
+    if latest is None or latest.status in (Status.SUCCEEDED, Status.REVERTED):
+        return None
+    on = latest.facts["kind"] == "rollback"
+    goals = {row.name: row.to_release if on else row.from_release for row in latest.hosts}
+    all_there = all(goals.get(reading.name) in (None, reading.active) for reading in readings if reading.reachable)
+    if latest.status.ended and all_there:
+        return None
+    return lambda reading: goals.get(reading.name) or fleet.last_good(readings)(reading)
 
 
 def _new_id() -> str:
