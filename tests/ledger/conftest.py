@@ -9,10 +9,13 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +73,8 @@ class Process:
         said, _ = self._process.communicate(timeout=ANSWER)
         return [json.loads(line) for line in said.splitlines(keepends=True) if line.endswith("\n")]
 
-    def stop(self, signal: int) -> None:
-        self._process.send_signal(signal)
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
 
 
 Start = Callable[..., Process]
@@ -98,30 +101,45 @@ class Cluster:
         self._binaries = binaries
         self.directory = Path(tempfile.mkdtemp(prefix="convoy-postgresql-"))
         self._numbers = itertools.count()
-        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+        self._server: subprocess.Popen[bytes] | None = None
+        if os.geteuid() == 0:
             shutil.chown(self.directory, "postgres", "postgres")
 
-    def _run(self, program: str, *arguments: str) -> None:
-        command = [str(self._binaries / program), "-D", str(self.directory / "data"), *arguments]
-        if os.geteuid() == 0:
-            command = ["runuser", "-u", "postgres", "--", *command]
-        # The server would keep the pipes of capture_output open.
-        with (self.directory / "said").open("a+") as said:
-            ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd="/", check=False)
-            said.seek(0)
-            assert ended.returncode == 0, f"{program} failed:\n{said.read()}"
-
     def create(self) -> None:
-        self._run("initdb", "--username=convoy", "--auth=trust", "--encoding=UTF8", "--locale=C")
+        initdb = self._command("initdb", "--username=convoy", "--auth=trust", "--encoding=UTF8", "--locale=C")
+        subprocess.run(initdb, cwd="/", check=True, stdout=subprocess.DEVNULL)
         self.start()
 
     def start(self) -> None:
-        options = f"-c listen_addresses='' -c unix_socket_directories='{self.directory}' -c max_connections=60"
-        self._run("pg_ctl", "-w", "-t", "60", "-l", str(self.directory / "log"), "-o", options, "start")
+        settings = {"listen_addresses": "", "unix_socket_directories": self.directory, "max_connections": 60}
+        options = [f"--{name}={value}" for name, value in settings.items()]
+        with (self.directory / "log").open("a") as log:
+            self._server = subprocess.Popen(self._command("postgres", *options), cwd="/", stdout=log, stderr=log)
+        deadline = time.monotonic() + ANSWER
+        while not self._answers():
+            running = self._server.poll() is None and time.monotonic() < deadline
+            assert running, f"PostgreSQL did not start:\n{(self.directory / 'log').read_text()}"
+            time.sleep(0.05)
 
     def crash(self) -> None:
         """Stop the server as if it had lost its power."""
-        self._run("pg_ctl", "-w", "-m", "immediate", "stop")
+        assert self._server is not None
+        self._server.send_signal(signal.SIGQUIT)
+        self._server.wait(ANSWER)
+
+    def _command(self, program: str, *options: str) -> list[str]:
+        """The program, which ends when the tests end, however they end; PostgreSQL refuses to run as root."""
+        to_user = ["--reuid=postgres", "--regid=postgres", "--init-groups"] if os.geteuid() == 0 else []
+        place = ["-D", str(self.directory / "data")]
+        return ["setpriv", "--pdeathsig=QUIT", *to_user, str(self._binaries / program), *place, *options]
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(host=str(self.directory), user="convoy", dbname="postgres", autocommit=True)
+
+    def _answers(self) -> bool:
+        with suppress(psycopg.OperationalError), self._connect():
+            return True
+        return False
 
     def url(self, database: str) -> str:
         return f"postgresql+psycopg://convoy@/{database}?host={self.directory}"
@@ -129,13 +147,14 @@ class Cluster:
     def database(self) -> str:
         """The URL of a new, empty database."""
         name = f"ledger{next(self._numbers)}"
-        with psycopg.connect(host=str(self.directory), user="convoy", dbname="postgres", autocommit=True) as connection:
+        with self._connect() as connection:
             connection.execute(f"CREATE DATABASE {name}")
         return self.url(name)
 
     def remove(self) -> None:
         try:
-            self.crash()
+            if self._server:
+                self.crash()
         finally:
             shutil.rmtree(self.directory)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import random
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -82,7 +81,7 @@ def test_a_run_that_was_killed_is_taken_over_and_its_token_is_stale(start: Start
 
 def test_a_run_that_is_stopped_lives_and_is_not_taken_over(start: Start, url: str) -> None:
     run, _answer = opened(start, url)
-    run.stop(signal.SIGSTOP)
+    run.stop()
     _late, answer = opened(start, url, new_id="r2")
     assert answer["error"] == "busy"
 
