@@ -69,7 +69,7 @@ integration: env ## the roads of a deployment over a lab of its own, named test
 	tests/in-lab test $(HOSTS) python -m pytest -o faulthandler_timeout=900 tests/integration
 
 molecule: env ## molecule's scenarios over a lab of their own, named molecule
-	tests/in-lab molecule 3 molecule test --all
+	tests/molecule test --all
 
 format: env ## format the Python code
 	ruff check --fix-only --quiet --select I .

@@ -1,0 +1,23 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""After 1.1.0 was activated, and after 1.2.0 could not be."""
+
+from __future__ import annotations
+
+from fleet import Component, FleetRuns
+
+testinfra_hosts = ["ansible://app"]
+
+
+class TestFleet(FleetRuns):
+    version = "1.1.0"
+
+
+def test_the_release_before_is_kept(component: Component) -> None:
+    assert component.releases >= {"1.0.0", "1.1.0"}
+    assert component.events("1.0.0")[-1] == "good"
+
+
+def test_a_bad_release_was_never_good(component: Component) -> None:
+    assert "good" not in component.events("1.2.0")

@@ -1,0 +1,18 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""After 1.1.0 was deployed over 1.0.0."""
+
+from __future__ import annotations
+
+from fleet import Component, FleetRuns
+
+testinfra_hosts = ["ansible://app"]
+
+
+class TestFleet(FleetRuns):
+    version = "1.1.0"
+
+
+def test_the_release_before_is_kept(component: Component) -> None:
+    assert component.releases == {"1.0.0", "1.1.0"}
