@@ -65,8 +65,11 @@ galaxy: env ## build the collection, check it as Galaxy does, lint its documenta
 matrix: env ## unit tests under ansible-core 2.20 and 2.21, and of target code under Python 3.8 to 3.10
 	tests/matrix
 
-integration: env ## the roads of a deployment over a lab of its own, named test
-	tests/in-lab test $(HOSTS) python -m pytest -o faulthandler_timeout=900 tests/integration
+integration: env ## the modules on real hosts, over a lab of their own, named test
+	tests/in-lab test 3 python -m pytest -o faulthandler_timeout=900 $(wildcard tests/integration/test_*_module.py)
+
+e2e: env ## the roads of a deployment, and faults on them, over a lab of their own, named test
+	tests/in-lab test $(HOSTS) python -m pytest -o faulthandler_timeout=1500 $(filter-out %_module.py,$(wildcard tests/integration/test_*.py))
 
 molecule: env ## molecule's scenarios over a lab of their own, named molecule
 	tests/molecule test --all

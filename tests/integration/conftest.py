@@ -1,62 +1,20 @@
 # Copyright (c) the Convoy contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The lab that the integration tests run over, and modules called on its hosts as a person would."""
+"""The lab that the integration tests run over: its hosts, and an environment with a fleet at known releases."""
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import shlex
-import subprocess
-import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-TOP = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
-
-
-class Fleet:
-    """The hosts of an inventory. Modules are called by Ansible, all around them by plain ssh, which is faster."""
-
-    def __init__(self, inventory: Path) -> None:
-        self.inventory = inventory
-        command = [str(BIN / "ansible-inventory"), "-i", str(inventory), "--list"]
-        listed = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=True)
-        self.variables: dict[str, dict[str, str]] = json.loads(listed.stdout)["_meta"]["hostvars"]
-
-    def address(self, host: str) -> str:
-        """Where a host is reached from here."""
-        return self.variables[host]["ansible_host"]
-
-    def module(self, host: str, name: str, arguments: dict[str, Any], *options: str) -> dict[str, Any]:
-        """The result of a module on one host, called with the project's own settings; `warned` is what Ansible said."""
-        command = [str(BIN / "ansible"), "-i", str(self.inventory), host, "-m", name, "-a", json.dumps(arguments)]
-        environment = {**os.environ, "ANSIBLE_NOCOLOR": "1"}
-        called = subprocess.run(
-            [*command, *options], cwd=TOP, env=environment, capture_output=True, text=True, check=False
-        )
-        found = re.search(r"^\S+ \| (\S+) => (\{.*)", called.stdout, re.MULTILINE | re.DOTALL)
-        if not found:
-            raise AssertionError(f"{name} on {host} gave no result:\n{called.stdout}\n{called.stderr}")
-        warned = " ".join(called.stderr.split())
-        return {"failed": found[1] == "FAILED!", "warned": warned, **json.loads(found[2])}
-
-    def shell(self, host: str, script: str, given: str = "") -> str:
-        """What a shell script prints on a host; `given` is its input. Fails when the script does."""
-        known = self.variables[host]
-        options = ["-i", known["ansible_ssh_private_key_file"], *shlex.split(known["ansible_ssh_common_args"])]
-        login = f"{known['ansible_user']}@{known['ansible_host']}"
-        called = subprocess.run(
-            ["ssh", *options, login, script], input=given, capture_output=True, text=True, check=False
-        )
-        if called.returncode:
-            raise AssertionError(f"on {host}: {script}\n{called.stdout}\n{called.stderr}")
-        return called.stdout
+from .environment import Ended, Environment, Look
+from .fleet import Fleet
+from .watching import Watched
 
 
 @pytest.fixture(scope="session")
@@ -67,9 +25,56 @@ def fleet() -> Fleet:
         named = f"/var/lib/convoy-lab/labs/{os.environ['CONVOY_LAB']}/hosts"
     if not named:
         pytest.fail(
-            "no lab: set CONVOY_TEST_INVENTORY to an inventory with app1 to app3 and lb1, or run: make integration",
+            "no lab: set CONVOY_TEST_INVENTORY to an inventory with app1 to app6 and lb1, or run: make integration",
             pytrace=False,
         )
     if not Path(named).is_file():
         pytest.fail(f"the inventory {named} is not there: is the lab up? (lab/lab status)", pytrace=False)
     return Fleet(Path(named))
+
+
+@pytest.fixture(scope="session")
+def environment(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
+    """An environment of its own over the hosts of the lab, on which nothing was ever deployed."""
+    environment = Environment(fleet, tmp_path_factory.mktemp("environment"))
+    environment.wipe()
+    yield environment
+    environment.leave()
+
+
+@dataclass(frozen=True)
+class FirstRollouts:
+    """The first deployment, of 1.0.0, with a look at the hosts after it; then that of 1.1.0, while clients ask."""
+
+    deployed: Ended
+    looks: dict[str, Look]
+    rolled: Ended
+    watched: Watched
+
+
+@pytest.fixture(scope="session")
+def first_rollouts(environment: Environment) -> FirstRollouts:
+    """What happened on the way to a fleet that runs 1.1.0, with 1.0.0 behind it. Both are kept for other tests."""
+    deployed = environment.deploy("1.0.0")
+    looks = environment.look()
+    environment.keep("1.0.0")
+    with environment.watched() as watched:
+        rolled = environment.deploy("1.1.0")
+    environment.keep("1.1.0")
+    return FirstRollouts(deployed, looks, rolled, watched)
+
+
+@pytest.fixture
+def on_1_0_0(environment: Environment, first_rollouts: FirstRollouts) -> Environment:
+    """The whole fleet on 1.0.0, its first release, and in service."""
+    assert first_rollouts.deployed.rc == 0, first_rollouts.deployed.said
+    environment.have("1.0.0")
+    return environment
+
+
+@pytest.fixture
+def on_1_1_0(environment: Environment, first_rollouts: FirstRollouts) -> Environment:
+    """The whole fleet on 1.1.0, in service, with 1.0.0 behind it."""
+    assert first_rollouts.rolled.rc == 0, first_rollouts.rolled.said
+    environment.have("1.1.0")
+    return environment

@@ -52,10 +52,12 @@ def _await(rollouts: Rollouts, arguments: Mapping[str, Any]) -> Admitted | Denie
         answer = rollouts.admit(arguments["rollout"], arguments["token"], arguments["host"])
         if not isinstance(answer, Wait):
             return answer
+        time.sleep(arguments["poll"])
         while rollouts.head() == head and not (answer.until and time.time() >= answer.until):
-            if time.monotonic() >= say_at:
+            if time.monotonic() >= say_at:  # asking again is also the run's sign of life
                 say_at += SAY_EVERY
                 Display().display(f"{arguments['host']} waits: {answer.reason}{_until(answer)}")
+                break
             time.sleep(arguments["poll"])
 
 
