@@ -546,6 +546,41 @@ def test_connection_that_breaks_after_the_switch_stops_nothing(component: Compon
     assert component.journal()[-2:] == ["activating 1.1.0", "good 1.1.0"]
 
 
+# What a power cut leaves behind when it comes between the unit files and `current`.
+HALF_WAY = f"""
+import importlib, sys
+
+sys.path.insert(0, "{ROOT}/.convoy/guard.pyz")
+clock, guard, host, record, systemd, tree = (
+    importlib.import_module("ansible_collections.convoy.rollout.plugins.module_utils." + name)
+    for name in ("clock", "guard", "host", "record", "systemd", "tree")
+)
+made = host.Host(tree.Tree("{ROOT}", "convoy-test"), systemd.Systemd(), clock.Clock(), "r-1", 1)
+new = made.tree.read_record("1.1.0-abc")
+made.note("activating", new.release, came_from="1.0.0-abc")
+guard.stand_by(made, [unit.name for unit in new.units])
+made.units.write(new.units, new.release)
+"""
+
+
+def test_units_fit_again_after_a_power_cut(component: Component) -> None:
+    component.deploy("1.0.0")
+    more = {"convoy-test-more.service": SERVICE.replace("server.py", "-c 'import time; time.sleep(600)'")}
+    component.stage("1.1.0", units={UNIT: SERVICE.replace("TimeoutStopSec=5", "TimeoutStopSec=6"), **more})
+    component.fleet.shell(HOST, "python3 -", HALF_WAY)
+    component.shell("systemctl daemon-reload")
+    unit = "convoy-recover-convoy-test.service"
+    wanted_by, before = component.shell(f"systemctl show -P WantedBy -P Before {unit}").splitlines()
+    assert wanted_by == "multi-user.target"
+    assert {UNIT, "convoy-test-more.service"} <= set(before.split())
+    component.shell(f"systemctl start {unit}")
+    problems = component.info()["problems"]
+    assert len(problems) == 1
+    assert "the activation of 1.1.0-abc by rollout r-1 did not end" in problems[0]
+    assert component.call("active", release="1.1.0-abc")["active"] == "1.1.0-abc"
+    component.check_serving("1.1.0")
+
+
 # --- nobody confirms -----------------------------------------------------------------------------------------------
 
 

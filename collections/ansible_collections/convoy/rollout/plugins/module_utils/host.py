@@ -30,6 +30,7 @@ class Host:
 
     def __post_init__(self) -> None:
         self.began = self.clock.wall()
+        self.done("begun")
 
     @property
     def journal(self) -> Journal:

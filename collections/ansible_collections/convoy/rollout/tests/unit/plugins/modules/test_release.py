@@ -80,7 +80,7 @@ def test_the_whole_road(caller: Caller) -> None:
     assert (asked["changed"], asked["artifact_needed"]) == (False, True)
     staged = caller.stage("1.0.0")
     assert (staged["changed"], staged["artifact_needed"]) == (True, False)
-    assert [step["step"] for step in staged["steps"]] == ["unpacked", "configured", "synced", "staged"]
+    assert [step["step"] for step in staged["steps"]] == ["begun", "unpacked", "configured", "synced", "staged"]
     again = caller.stage("1.0.0", artifact=False)
     assert (again["changed"], again["artifact_needed"]) == (False, False)
     active = caller.release("active", "1.0.0")
