@@ -16,7 +16,7 @@ export PATH := $(BIN):$(PATH)
 .PHONY: help env lab lab-down deploy test lint types unit project controller ledger sanity galaxy matrix integration molecule format changelog lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env: ## .venv from the pinned requirements
 	@requirements/install
