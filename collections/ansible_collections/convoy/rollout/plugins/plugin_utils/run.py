@@ -43,8 +43,8 @@ def started(pid: int) -> int | None:
 
 def dead(run: Run) -> bool | None:
     """Whether the process of ``run`` is gone; None where it ran on another machine and cannot be seen from here."""
-    name, _, boot = run.machine.partition("/")
-    here, _, this_boot = machine().partition("/")
+    name, _separator, boot = run.machine.partition("/")
+    here, _separator, this_boot = machine().partition("/")
     if name != here:
         return None
     return boot != this_boot or started(run.pid) != run.started

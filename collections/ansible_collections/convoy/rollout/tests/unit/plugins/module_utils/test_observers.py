@@ -135,7 +135,7 @@ def test_a_dripping_answer_is_cut_at_the_time_limit(
         client.settimeout(0.02)
         try:
             client.sendall(opening)
-            for _ in range(500):
+            for _unused in range(500):
                 client.sendall(b"x")
                 gone.wait(0.02)
         except OSError:
@@ -175,7 +175,7 @@ def test_a_port_whose_queue_is_full_is_silent() -> None:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
         port = listener.getsockname()[1]
-        waiting = [socket.socket() for _ in range(4)]
+        waiting = [socket.socket() for _unused in range(4)]
         for client in waiting:
             client.setblocking(False)
             client.connect_ex(("127.0.0.1", port))

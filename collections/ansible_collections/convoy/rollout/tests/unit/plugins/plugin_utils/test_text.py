@@ -43,8 +43,8 @@ def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     time.tzset()
 
 
-def plan(hosts: list[HostFacts], phases: Any = PHASES) -> Plan:
-    spec = RolloutSpec(parse_phases(phases, 2), Quantity(1), Quantity(50, percent=True), 600)
+def plan(hosts: list[HostFacts], phases: Any = None) -> Plan:
+    spec = RolloutSpec(parse_phases(PHASES if phases is None else phases, 2), Quantity(1), Quantity(50, percent=True), 600)
     return make_plan(spec, hosts)
 
 
@@ -96,7 +96,7 @@ def test_every_column_that_is_not_empty_begins_at_one_place(rows: list[tuple[str
 @given(st.lists(st.text("ab", min_size=1, max_size=3), max_size=200))
 def test_a_list_of_hosts_stays_short_and_counts_all_of_them(hosts: list[str]) -> None:
     told = text.names(hosts)
-    listed, _, more = told.partition(" and ")
+    listed, _separator, more = told.partition(" and ")
     named = listed.split(", ") if listed else []
     assert len(named) <= 12
     assert len(named) + int(more.removesuffix(" more") or 0) == len(hosts)
