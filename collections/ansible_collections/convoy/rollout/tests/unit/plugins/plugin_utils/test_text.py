@@ -44,7 +44,9 @@ def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def plan(hosts: list[HostFacts], phases: Any = None) -> Plan:
-    spec = RolloutSpec(parse_phases(PHASES if phases is None else phases, 2), Quantity(1), Quantity(50, percent=True), 600)
+    spec = RolloutSpec(
+        parse_phases(PHASES if phases is None else phases, 2), Quantity(1), Quantity(50, percent=True), 600
+    )
     return make_plan(spec, hosts)
 
 
