@@ -27,7 +27,7 @@ def test_a_version_that_answers_500_ends_at_the_canary(on_1_1_0: Environment) ->
     with on_1_1_0.watched() as watched, on_1_1_0.untouched(*others):
         ended = on_1_1_0.deploy("1.2.0")
     assert ended.rc != 0
-    answer = "http://127.0.0.1:8080/healthz answered 500 (expected 200)"
+    answer = "http://127.0.0.1:8080/healthz) answered 500 (expected 200)"
     assert_told(on_1_1_0, ended.summary, "1.2.0", "app1 reverted: ", "health", answer)
     assert on_1_1_0.statuses() == {"app1": "reverted", **dict.fromkeys(others, "pending")}
     looks = on_1_1_0.see("1.1.0")

@@ -15,10 +15,13 @@ from .environment import ALL_AT_ONCE, Environment
 
 # A second sshd, to have a way in while the first one is away.
 BACK_DOOR = 2222
-OPEN_BACK_DOOR = f"systemd-run --quiet --unit=convoy-test-sshd /usr/sbin/sshd -D -p {BACK_DOOR}"
+OPEN_BACK_DOOR = (
+    f"systemd-run --quiet --unit=convoy-test-sshd /usr/sbin/sshd -D -p {BACK_DOOR};"
+    f" until bash -c ': </dev/tcp/127.0.0.1/{BACK_DOOR}' 2>/dev/null; do sleep 0.1; done"
+)
 CLOSE_BACK_DOOR = "systemctl stop --no-block convoy-test-sshd"
-# With sshd go its sessions, which are in its control group.
-SSHD_DIES = "systemctl kill --signal=KILL ssh.service; systemctl stop ssh.service"
+# With sshd go its sessions, which are in its control group. Its unit takes away the directory that every sshd needs.
+SSHD_DIES = "systemctl kill --signal=KILL ssh.service; systemctl stop ssh.service; mkdir -p /run/sshd"
 
 
 @contextmanager
@@ -79,7 +82,9 @@ def test_a_directory_in_the_place_of_current(on_1_1_0: Environment) -> None:
     park = "mv /srv/hello/current /srv/hello/parked; mkdir /srv/hello/current"
     unpark = "rmdir /srv/hello/current; mv /srv/hello/parked /srv/hello/current"
     with broken(on_1_1_0, "app2", park, unpark):
-        refused(on_1_1_0, "nothing was touched: app2: /srv/hello/current is a directory", "mv /srv/hello/current ")
+        refused(
+            on_1_1_0, "nothing was touched: app2: /srv/hello/current is not a symbolic link", "mv /srv/hello/current "
+        )
 
 
 def test_a_link_that_dangles(on_1_1_0: Environment) -> None:

@@ -220,13 +220,14 @@ class Runtime:
 
 
 class Backend:
-    """One backend, looked at and changed through the runtime socket."""
+    """One backend, looked at and changed through the runtime socket. `touched`: a change may have been left behind."""
 
     def __init__(self, runtime: Runtime, name: str) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_.:-]+", name):
             raise TrafficError(f"backend is {name!r}: HAProxy allows letters, digits and _ . : - in a name")
         self.runtime = runtime
         self.name = name
+        self.touched = False
 
     def look(self) -> dict[str, Server]:
         """All its servers by name, as they are now."""
@@ -256,6 +257,7 @@ class Backend:
         """Set the administrative state of these servers: drain, ready or maint."""
         commands = [f"set server {self.name}/{name} state {state}" for name in names]
         if commands:
+            self.touched = True
             self.runtime.change(commands)
 
 
@@ -348,6 +350,7 @@ def drain(
 def _undone(backend: Backend, names: Sequence[str], drained: Sequence[str], message: str) -> TrafficError:
     """A drain that failed leaves nothing drained behind: capacity would be lost that nobody looks for."""
     backend.put(drained, "ready")
+    backend.touched = False
     return TrafficError(message, servers=_as_dicts(backend.pick(names)))
 
 

@@ -176,9 +176,8 @@ def check(params: dict[str, Any]) -> None:
         raise TrafficError("servers is empty: name at least one server of the backend")
 
 
-def reach(params: dict[str, Any], dry: bool) -> haproxy.Outcome:
+def reach(backend: haproxy.Backend, params: dict[str, Any], dry: bool) -> haproxy.Outcome:
     """Bring the servers to the state that is asked for."""
-    backend = haproxy.Backend(haproxy.Runtime(params["socket"]), params["backend"])
     names, clock = params["servers"], Clock()
     if params["state"] == "drained":
         return haproxy.drain(backend, clock, names, params["timeout"], params["min_up"], params["force"], dry)
@@ -190,11 +189,14 @@ def reach(params: dict[str, Any], dry: bool) -> haproxy.Outcome:
 def main() -> None:
     """Reach the state, or fail with what HAProxy says."""
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    backend = None
     try:
         check(module.params)
-        outcome = reach(module.params, module.check_mode)
+        backend = haproxy.Backend(haproxy.Runtime(module.params["socket"]), module.params["backend"])
+        outcome = reach(backend, module.params, module.check_mode)
     except ConvoyTargetError as error:
-        module.fail_json(msg=error.message, **error.details)
+        changed = backend is not None and backend.touched
+        module.fail_json(msg=error.message, changed=changed, **error.details)
     for warning in outcome.warnings:
         module.warn(warning)
     module.exit_json(**outcome.as_dict())

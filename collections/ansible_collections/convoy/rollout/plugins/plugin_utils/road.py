@@ -75,16 +75,20 @@ def outcome(results: Results, failure: Mapping[str, Any]) -> dict[str, str]:
     ``results`` has what the steps drain, activate, revert and undrain returned, as far as they ran; ``failure`` is
     the result that ended the road, empty where nothing did.
     """
-    drain, activate = _ran(results, "drain"), _ran(results, "activate")
+    drain, activate, undrain = (_ran(results, step) for step in ("drain", "activate", "undrain"))
     if drain.get("unreachable") and not activate:
+        if not _left_alone(drain):
+            why = f"it was taken out of one load balancer, and another cannot be reached: {_why(drain)}"
+            return {"outcome": "failed", "why": why}
         why = f"the load balancer cannot be reached, the host was left as it was: {_why(drain)}"
         return {"outcome": "reverted", "why": why}
     if activate.get("unreachable"):
         return {"outcome": "lost", "why": f"it cannot be reached any more: {_why(activate)}"}
-    if not failure and not _ran(results, "undrain").get("unreachable"):
+    fault = failure or next((result for result in (drain, undrain) if result.get("unreachable")), {})
+    if not fault:
         return {"outcome": "succeeded", "why": ""}
-    why = _why(failure or results["undrain"])
-    return {"outcome": "reverted" if serves_old(results) and _in_service(results) else "failed", "why": why}
+    in_service = not _away(undrain) or (not activate and _left_alone(drain))
+    return {"outcome": "reverted" if serves_old(results) and in_service else "failed", "why": _why(fault)}
 
 
 def undo(results: Results) -> list[str]:
@@ -109,7 +113,7 @@ def way_back(results: Results, failure: str) -> dict[str, str]:
     """What became of a host that had to go back; ``failure`` says what ended its road, empty where nothing did."""
     for step in ("drain", "revert", "undrain"):
         result = _ran(results, step)
-        if result.get("failed") or result.get("unreachable"):
+        if _away(result):
             return {"outcome": "stuck", "why": f"{step}: {_why(result)}"}
     return {"outcome": "stuck" if failure else "returned", "why": failure}
 
@@ -121,18 +125,22 @@ def _ran(results: Results, step: str) -> Mapping[str, Any]:
 
 
 def _went_well(result: Mapping[str, Any]) -> bool:
-    return bool(result) and not (result.get("failed") or result.get("unreachable"))
+    return bool(result) and not _away(result)
 
 
-def _in_service(results: Results) -> bool:
-    undrain = _ran(results, "undrain")
-    return not (undrain.get("failed") or undrain.get("unreachable"))
+def _away(result: Mapping[str, Any]) -> bool:
+    return bool(result.get("failed") or result.get("unreachable"))
+
+
+def _left_alone(drain: Mapping[str, Any]) -> bool:
+    """Whether the drain failed before it had taken the host out of any load balancer."""
+    return _away(drain) and not any(item.get("changed") for item in drain.get("results", [drain]))
 
 
 def _why(result: Mapping[str, Any]) -> str:
     """The first line of the message; of a loop, that of the first item that went wrong."""
     for item in result.get("results", ()):
-        if item.get("failed") or item.get("unreachable"):
+        if _away(item):
             return _why(item)
     return (str(result.get("msg") or "").strip() or "no message was given").splitlines()[0]
 

@@ -121,16 +121,28 @@ def test_the_files_that_the_site_has_to_have(hooks: Any, adapter: str, site_task
             id="the load balancer is away",
         ),
         pytest.param(
+            {"drain": {**GONE, "changed": True, "results": [OK, GONE]}},
+            {},
+            ("failed", "it was taken out of one load balancer, and another cannot be reached: Connection timed out"),
+            id="the second load balancer is away",
+        ),
+        pytest.param(
             {"drain": FAILED, "undrain": OK},
             FAILED,
             ("reverted", "it broke"),
             id="it could not be drained, and is back",
         ),
         pytest.param(
-            {"drain": FAILED, "undrain": FAILED},
+            {"drain": {**FAILED, "changed": True, "results": [OK, FAILED]}, "undrain": FAILED},
             FAILED,
             ("failed", "it broke"),
             id="it could not be drained or brought back",
+        ),
+        pytest.param(
+            {"drain": FAILED, "undrain": FAILED},
+            FAILED,
+            ("reverted", "it broke"),
+            id="the load balancer could not even be asked",
         ),
         pytest.param(
             {"drain": OK, "activate": REVERTED, "undrain": OK},
