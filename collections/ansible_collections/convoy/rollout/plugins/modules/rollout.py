@@ -80,7 +80,8 @@ options:
     default: []
   phases:
     description:
-      - The phases, in order, as the role P(convoy.rollout.rollout#role) describes them. Required if O(state=checked).
+      - The phases, in order, as the role P(convoy.rollout.rollout#role) describes them, or the name of a preset.
+        Required if O(state=checked).
     type: raw
   max_unavailable:
     description:
@@ -92,16 +93,52 @@ options:
     description:
       - How many hosts may end failed, unreachable or reverted over the whole rollout, as a count or a percentage
         (rounded down). One more, and the rollout turns round.
+      - Or a mapping with this number as C(hosts), and limits for failures one after the other (C(consecutive), a count)
+        and in one zone (C(per_zone), a count or a percentage of the smallest zone).
     type: raw
     default: 0
   turn_back_max_unavailable:
     description: How many hosts may be out of service at once on the way back.
     type: raw
     default: 50%
+  turn_back_scope:
+    description:
+      - Which hosts go back when the rollout turns back. V(all) that run the new release, those of the open V(phase),
+        only each V(host) that failed, or V(none).
+    type: str
+    default: all
   lease:
     description: Seconds after which an admitted host that has not reported counts as lost.
     type: raw
     default: 600
+  min_available:
+    description: How many hosts serve at any time, whatever the windows are, as a count or a percentage (rounded up).
+    type: raw
+    default: 0
+  zone_order:
+    description:
+      - How zones share the phases. V(inventory) means that they do not matter, V(spread) that each phase takes hosts of
+        all zones in turn, V(one_at_a_time) that a phase becomes a phase for each zone.
+    type: str
+    default: inventory
+  on_failure:
+    description:
+      - What happens when more hosts have failed than the budget allows, in phases that do not say it themselves.
+        V(turn_back), V(hold) until a person decides, or V(continue) to the end and fail then.
+    type: str
+    default: turn_back
+  unreachable:
+    description: What a host that cannot be reached before it is touched counts as, V(fail) or V(defer).
+    type: str
+    default: fail
+  progress_deadline:
+    description: Seconds without a host that succeeds after which the rollout counts as failed; V(0) for never.
+    type: raw
+    default: 0
+  gate:
+    description: The gate of the component, to see that its times fit those of the rollout.
+    type: dict
+    default: {}
   hooks:
     description: Task files of the site by the step of the road at which they run.
     type: dict

@@ -13,11 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import (
+    OnFailure,
     Quantity,
     RolloutSpec,
+    Scope,
     SpecError,
+    Unreachable,
+    ZoneOrder,
+    parse_choice,
+    parse_failure_budget,
     parse_phases,
     parse_seconds,
+    refuse_disordered,
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import Depot
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import LedgerError
@@ -27,8 +34,10 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.signing import SshV
 
 PASSED_ON = (
     "kind", "environment", "component", "version", "hosts", "phases", "max_unavailable", "failure_budget",
-    "turn_back_max_unavailable", "lease", "hooks", "keep",
+    "turn_back_max_unavailable", "turn_back_scope", "lease", "min_available", "zone_order", "on_failure", "unreachable",
+    "progress_deadline", "hooks", "keep",
 )  # fmt: skip
+HEALTHY_DEADLINE = 30.0  # seconds, what a gate has by default
 VARIABLE_OF = {"version": "component_version", "depot": "depot_path", "allowed_signers": "environment_allowed_signers"}
 
 
@@ -40,6 +49,7 @@ def check(asked: Mapping[str, Any], forks: int, now: float) -> dict[str, Any]:
     _refuse_ledger_in_container(asked["ledger_url"])
     _refuse_missing_files(site_files(asked["hooks"], asked["traffic_adapter"], asked["traffic_tasks"]))
     spec = spec_of(asked)
+    _refuse_disordered_deadlines(asked["gate"], spec)
     if not asked["hosts"]:
         raise SpecError("rollout_target: no host matches: check the group's name and the inventory given with -i")
     checked = {key: asked[key] for key in PASSED_ON}
@@ -53,14 +63,35 @@ def check(asked: Mapping[str, Any], forks: int, now: float) -> dict[str, Any]:
 
 def spec_of(asked: Mapping[str, Any]) -> RolloutSpec:
     """How the rollout may proceed, validated."""
+    on_failure = parse_choice("rollout_on_failure", asked["on_failure"], OnFailure)
     return RolloutSpec(
-        phases=parse_phases(asked["phases"], asked["max_unavailable"], hooked="after_phase" in asked["hooks"]),
-        failure_budget=Quantity.parse("rollout_failure_budget", asked["failure_budget"]),
+        phases=parse_phases(asked["phases"], asked["max_unavailable"], "after_phase" in asked["hooks"], on_failure),
+        failure_budget=parse_failure_budget(asked["failure_budget"]),
         turn_back_max_unavailable=Quantity.parse(
             "rollout_turn_back_max_unavailable", asked["turn_back_max_unavailable"], least=1
         ),
         lease=parse_seconds("rollout_lease", asked["lease"], least=1),
+        min_available=Quantity.parse("rollout_min_available", asked["min_available"]),
+        turn_back_scope=parse_choice("rollout_turn_back_scope", asked["turn_back_scope"], Scope),
+        zone_order=parse_choice("rollout_zone_order", asked["zone_order"], ZoneOrder),
+        unreachable=parse_choice("rollout_unreachable", asked["unreachable"], Unreachable),
+        progress_deadline=parse_seconds("rollout_progress_deadline", asked["progress_deadline"]),
     )
+
+
+def _refuse_disordered_deadlines(gate: Mapping[str, Any], spec: RolloutSpec) -> None:
+    """A host must be able to become healthy before it counts as lost, and before the rollout counts as stalled."""
+    refuse_disordered(
+        [
+            ("component_gate.min_healthy_time", _seconds(gate, "min_healthy_time", 0)),
+            ("component_gate.deadline", _seconds(gate, "deadline", HEALTHY_DEADLINE)),
+            ("rollout_progress_deadline", spec.progress_deadline),
+        ]
+    )
+
+
+def _seconds(gate: Mapping[str, Any], key: str, default: float) -> float:
+    return parse_seconds(f"component_gate.{key}", gate.get(key, default))
 
 
 def _resolve(asked: Mapping[str, Any], now: float) -> dict[str, Any]:

@@ -10,12 +10,19 @@ true. Whoever calls appends those events to the ledger and hands out the answer 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import Plan, PlannedPhase, Sighting
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import (
+    Plan,
+    PlannedHost,
+    PlannedPhase,
+    Sighting,
+)
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import OnFailure, Scope
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import (
     FAILURES,
     IN_FLIGHT,
@@ -29,6 +36,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state i
 )
 
 NOBODY = ""  # who has to ask a gate when a phase was closed by a lease that ran out
+TURN_GRACE = 3.0  # seconds for which a free place is kept for the host whose turn it is
 GATE_LEASE = 120.0  # seconds, at least, for which the holder of a phase's gate is waited for after the bake time
 
 
@@ -43,12 +51,13 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class HostRecord:
-    """One host's row in the ledger."""
+    """One host's row in the ledger. ``ahead``: how many hosts of its phase and zone have to go, and stand before it."""
 
     name: str
     phase: int
     zone: str
     status: HostStatus
+    ahead: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,9 +107,20 @@ def opening(plan: Plan, now: float, opener: str, facts: dict[str, Any]) -> Decis
     for host in plan.hosts:
         counts[host.phase][host.status] = counts[host.phase].get(host.status, 0) + 1
     hosts = [[host.name, host.phase, host.zone, host.from_release, host.to_release, host.status] for host in plan.hosts]
-    planned = {"rules": plan.rules(), "hosts": hosts, "counts": counts, "digest": plan.digest()}
+    planned = {
+        "rules": plan.rules(),
+        "hosts": hosts,
+        "counts": counts,
+        "absent": {host.name: _yet_to_go(host) for host in plan.hosts if not host.serves},
+        "failed_in": dict(Counter(host.zone for host in plan.hosts if host.status in FAILURES)),
+        "digest": plan.digest(),
+    }
     opened = Event("opened", now, data={**facts, **planned})
     return _decide(plan, RolloutState(), [opened], now, opener)
+
+
+def _yet_to_go(host: PlannedHost) -> int | None:
+    return host.phase if host.status is HostStatus.PENDING else None
 
 
 def resume(
@@ -119,11 +139,13 @@ def resume(
 
 _SIGHTINGS = (Sighting.SETTLED, Sighting.ELSEWHERE, Sighting.BROKEN, Sighting.UNREACHABLE)
 _UNTOUCHED = (HostStatus.CURRENT, HostStatus.PENDING, HostStatus.PENDING, HostStatus.UNREACHABLE)
+_DEFERRED = (HostStatus.CURRENT, HostStatus.PENDING, HostStatus.PENDING, HostStatus.DEFERRED)
 _TOUCHED = (HostStatus.SUCCEEDED, HostStatus.PENDING, HostStatus.PENDING, HostStatus.LOST)
 _REREAD_FORWARD = {  # what was written: what it is, by sighting
     HostStatus.PENDING: _UNTOUCHED,
     HostStatus.CURRENT: _UNTOUCHED,
     HostStatus.UNREACHABLE: _UNTOUCHED,
+    HostStatus.DEFERRED: _DEFERRED,
     HostStatus.UNSTAGED: _UNTOUCHED,
     HostStatus.ADMITTED: _TOUCHED,
     HostStatus.SUCCEEDED: _TOUCHED,
@@ -166,7 +188,7 @@ def admit(plan: Plan, state: RolloutState, host: HostRecord, now: float) -> Deci
             host = replace(host, status=event.data["now"])
     zone_full = _zone_lost(plan, state, host)
     if zone_full:
-        return Decision(Denied(zone_full), (*expired, _turned(zone_full, now)))
+        return Decision(Denied(zone_full), (*expired, _failed(plan, state, zone_full, now)))
     back = state.status is Status.TURNING_BACK
     answer = _admit_back(plan, state, host, now) if back else _admit_forward(plan, state, host, now)
     if not isinstance(answer, Admitted):
@@ -182,6 +204,8 @@ def _admit_forward(plan: Plan, state: RolloutState, host: HostRecord, now: float
         return Denied(f"it is {host.status} already")
     if state.paused:
         return Wait(f"paused: {state.paused}")
+    if state.held:
+        return Wait(f"held: {state.held}")
     phase = plan.phases[state.phase]
     if state.gate:
         return _await_gate(phase, state.gate, now)
@@ -191,7 +215,10 @@ def _admit_forward(plan: Plan, state: RolloutState, host: HostRecord, now: float
     if _awaits_approval(plan, state):
         return Wait(f"phase {phase.name} waits for an approval")
     begun = state.count(_BEGUN, host.phase)
-    return _await_window(phase, state, host) or Admitted(now + plan.lease, first=not begun)
+    full = (
+        _await_window(phase, state, host) or _await_available(plan, state, host) or _await_turn(phase, state, host, now)
+    )
+    return full or Admitted(now + plan.lease, first=not begun)
 
 
 def _await_gate(phase: PlannedPhase, gate: Gate, now: float) -> Answer:
@@ -217,11 +244,34 @@ def _await_window(phase: PlannedPhase, state: RolloutState, host: HostRecord) ->
     return None
 
 
+def _await_turn(phase: PlannedPhase, state: RolloutState, host: HostRecord, now: float) -> Wait | None:
+    """Hosts go in the plan's order, as far as those before them ask soon: a dead worker's host holds nobody up."""
+    free = phase.window - len({*state.leases, *state.out, *state.down})
+    if host.name in state.down or host.ahead < free or now >= state.changed_at + TURN_GRACE:
+        return None
+    return Wait(f"{host.ahead} hosts of phase {phase.name} go first", state.changed_at + TURN_GRACE)
+
+
+def _await_available(plan: Plan, state: RolloutState, host: HostRecord) -> Wait | None:
+    """Whether too few hosts would serve. One that does not serve anyway takes nothing away."""
+    if not _too_few(plan, state) or host.name in state.unavailable:
+        return None
+    return Wait(f"only {_serving(plan, state)} hosts serve, {plan.min_available} always have to", _next_lease(state))
+
+
+def _too_few(plan: Plan, state: RolloutState) -> bool:
+    return plan.min_available > 0 and _serving(plan, state) <= plan.min_available
+
+
+def _serving(plan: Plan, state: RolloutState) -> int:
+    return plan.size - len(state.unavailable)
+
+
 def _admit_back(plan: Plan, state: RolloutState, host: HostRecord, now: float) -> Answer:
     """The way back keeps to its window too, but one host may always go: nothing may bar it for good."""
     if host.status is HostStatus.ADMITTED:
         return Wait("it has not reported from its way forward yet", state.leases[host.name].until)
-    if host.status not in ON_THE_NEW_RELEASE and host.name not in state.down:
+    if not goes_back(state, host):
         return Denied(f"the rollout turns back: {state.reason}")
     others_out = len({*state.out, *state.down} - {host.name})
     room = max(1, plan.turn_back_window - others_out)
@@ -231,7 +281,23 @@ def _admit_back(plan: Plan, state: RolloutState, host: HostRecord, now: float) -
     zone_window = plan.phases[host.phase].zone_window
     if zone_window is not None and sum(lease.zone == host.zone for lease in state.leases.values()) >= zone_window:
         return Wait(f"zone {host.zone} has its {zone_window} hosts out", _next_lease(state))
-    return Admitted(now + plan.lease)
+    return (_await_available(plan, state, host) if state.leases else None) or Admitted(now + plan.lease)
+
+
+def may_go_back(state: RolloutState, host: HostRecord) -> bool:
+    """Whether a rollout that turns back takes ``host`` back, or may yet do so when it has reported."""
+    return goes_back(state, host) or (host.status is HostStatus.ADMITTED and state.scope is not Scope.NONE)
+
+
+def goes_back(state: RolloutState, host: HostRecord) -> bool:
+    """Whether a rollout that turns back takes ``host`` back: what failed always, the others by its scope."""
+    if state.scope is Scope.NONE:
+        return False
+    if host.name in state.down or host.status in (HostStatus.FAILED, HostStatus.LOST):
+        return True
+    if host.status is not HostStatus.SUCCEEDED:
+        return False
+    return state.scope is Scope.ALL or (state.scope is Scope.PHASE and host.phase == state.phase)
 
 
 def report(
@@ -243,6 +309,8 @@ def report(
     """
     if host.status in _GOING_FORWARD or host.name in state.down:
         outcome = _OF_A_TOUCHED_HOST.get(outcome, outcome)
+    elif plan.defers and outcome is HostStatus.UNREACHABLE:
+        outcome = HostStatus.DEFERRED
     if host.status is outcome:
         return Decision(Recorded(gate_due=state.gate is not None and state.gate.holder == host.name))
     if host.status not in _REPORTABLE.get(outcome, ()):
@@ -255,7 +323,9 @@ def report(
 
 _OF_A_TOUCHED_HOST = {HostStatus.UNREACHABLE: HostStatus.LOST, HostStatus.UNSTAGED: HostStatus.FAILED}
 _GOING_FORWARD = frozenset({HostStatus.ADMITTED, HostStatus.LOST})
-_NOT_BEGUN = frozenset({HostStatus.PENDING, HostStatus.CURRENT, HostStatus.UNREACHABLE, HostStatus.UNSTAGED})
+_NOT_BEGUN = frozenset(
+    {HostStatus.PENDING, HostStatus.CURRENT, HostStatus.UNREACHABLE, HostStatus.DEFERRED, HostStatus.UNSTAGED}
+)
 _BEGUN = frozenset(HostStatus) - _NOT_BEGUN
 _GONE_FORWARD = frozenset({HostStatus.SUCCEEDED, HostStatus.REVERTED, HostStatus.FAILED, *_GOING_FORWARD})
 _REPORTABLE = {  # outcome: what the host may have been before
@@ -264,6 +334,7 @@ _REPORTABLE = {  # outcome: what the host may have been before
     HostStatus.FAILED: frozenset({HostStatus.PENDING, *_GONE_FORWARD}),
     HostStatus.LOST: frozenset({HostStatus.PENDING, *_GONE_FORWARD}),
     HostStatus.UNREACHABLE: _NOT_BEGUN,
+    HostStatus.DEFERRED: _NOT_BEGUN,
     HostStatus.UNSTAGED: _NOT_BEGUN,
     HostStatus.RETURNED: frozenset({HostStatus.RETURNING, HostStatus.STUCK}),
     HostStatus.STUCK: frozenset({HostStatus.RETURNING, *ON_THE_NEW_RELEASE}),
@@ -271,7 +342,10 @@ _REPORTABLE = {  # outcome: what the host may have been before
 
 
 def judge(plan: Plan, state: RolloutState, verdict: Verdict, now: float, why: str = "") -> Decision:
-    """Take the verdict of the open gate: pass opens the next phase, fail turns back, anything else asks a person."""
+    """Take the verdict of the open gate: pass opens the next phase, fail turns back, anything else asks a person.
+
+    With ``on_failure: hold`` a person is asked about a failure too.
+    """
     if state.gate is None:
         return Decision(Denied(f"no gate is open: the rollout is {state.status}"))
     name = plan.phases[state.phase].name
@@ -279,8 +353,8 @@ def judge(plan: Plan, state: RolloutState, verdict: Verdict, now: float, why: st
         return Decision(Wait(f"phase {name} bakes", state.gate.bake_until))
     if verdict is Verdict.PASS:
         event = _passed(state.phase, why, now)
-    elif verdict is Verdict.FAIL:
-        event = _turned(f"the gate of phase {name} failed: {why}", now)
+    elif verdict is Verdict.FAIL and plan.phases[state.phase].on_failure is not OnFailure.HOLD:
+        event = _turned(plan, f"the gate of phase {name} failed: {why}", now)
     else:
         event = Event("gate_held", now, data={"reason": f"the gate of phase {name} is {verdict}: {why}"})
     return _decide(plan, state, [event], now, state.gate.holder)
@@ -301,19 +375,25 @@ def unpause(state: RolloutState, now: float) -> Decision:
 
 
 def approve(plan: Plan, state: RolloutState, why: str, now: float) -> Decision:
-    """Say yes to what a person is awaited for: a gate that could not tell, or the approval of the open phase."""
+    """Say yes to what a person is awaited for: a gate that could not tell, failures beyond the budget of a rollout
+    that holds then, or the approval of the open phase.
+    """
     if state.gate and state.gate.held:
         return _decide(plan, state, [_passed(state.phase, why, now)], now, NOBODY)
+    if state.held and _window_lost(plan.phases[state.phase], state):
+        return Decision(Denied(f"{state.held}. Mend the hosts and deploy again, or abort"))
+    if state.held:
+        return _decide(plan, state, [Event("let_go_on", now, data={"why": why})], now, NOBODY)
     if state.status is Status.ROLLING and _awaits_approval(plan, state):
         return Decision(Recorded(), (Event("approved", now, data={"phase": state.phase, "why": why}),))
     return Decision(Denied(f"nothing waits for an approval: {_standing(plan, state)}"))
 
 
-def turn_back(state: RolloutState, reason: str, now: float) -> Decision:
-    """Turn the rollout round because somebody wants it."""
+def turn_back(plan: Plan, state: RolloutState, reason: str, now: float, stop: bool = False) -> Decision:
+    """Turn the rollout round because somebody wants it; ``stop``: leave it where it is instead."""
     if state.status.ended or state.status is Status.TURNING_BACK:
         return Decision(Denied(f"the rollout is {state.status} already"))
-    return Decision(Recorded(), (_turned(reason, now),))
+    return Decision(Recorded(), (_turned(plan, reason, now, Scope.NONE if stop else None),))
 
 
 def close(plan: Plan, state: RolloutState, now: float) -> Decision:
@@ -325,7 +405,9 @@ def close(plan: Plan, state: RolloutState, now: float) -> Decision:
     if state.leases:
         return Decision(Wait(f"{_names(state.leases)} have not reported yet", _next_lease(state)), expired)
     if state.status is Status.ROLLED:
-        verdict = Status.SUCCEEDED
+        too_many = _over_budget(plan, state)
+        state = replace(state, reason=too_many)
+        verdict = Status.FAILED if too_many else Status.SUCCEEDED
     elif state.status is not Status.TURNING_BACK or (left and not turned_before):
         return Decision(Denied(_standing(plan, state)), expired)
     else:
@@ -342,6 +424,8 @@ def _standing(plan: Plan, state: RolloutState) -> str:
     phase = plan.phases[state.phase]
     if state.paused:
         return f"paused: {state.paused}"
+    if state.held:
+        return f"held: {state.held}"
     if state.gate:
         return state.gate.held or f"the gate of phase {phase.name} has not been answered"
     if _awaits_approval(plan, state):
@@ -379,18 +463,20 @@ def _decide(plan: Plan, state: RolloutState, events: Sequence[Event], now: float
 
 
 def _consequence(plan: Plan, state: RolloutState, now: float, asker: str) -> Event | None:
-    if state.status not in (Status.ROLLING, Status.GATING, Status.ROLLED):
+    if state.status not in (Status.ROLLING, Status.GATING, Status.ROLLED) or state.held:
         return None
-    failures = state.count(FAILURES)
-    if failures > plan.failure_budget:
-        return _turned(f"{failures} failed, more than the failure budget of {plan.failure_budget}", now)
+    too_many = _over_budget(plan, state)
+    on_failure = plan.phases[min(state.phase, len(plan.phases) - 1)].on_failure
+    if too_many and on_failure is not OnFailure.CONTINUE:
+        return _failed(plan, state, too_many, now)
     if state.status is not Status.ROLLING:
         return None
     phase = plan.phases[state.phase]
     if sum(_unfinished(state, index) for index in range(state.phase + 1)):
-        return _blocked(phase, state, now)
+        why = _window_lost(phase, state) or _service_lost(plan, state) or _stalled(plan, state, now)
+        return _failed(plan, state, why, now) if why else None
     if not state.count({HostStatus.SUCCEEDED, HostStatus.CURRENT}, state.phase):
-        return _turned(f"no host of phase {phase.name} succeeded", now)
+        return _turned(plan, f"no host of phase {phase.name} succeeded", now)
     if not state.count({HostStatus.SUCCEEDED}, state.phase):
         return _passed(state.phase, "nothing had to change", now)
     if not phase.bake and not phase.hooked:
@@ -400,11 +486,50 @@ def _consequence(plan: Plan, state: RolloutState, now: float, asker: str) -> Eve
     return Event("phase_closed", now, data={"holder": asker, "bake_until": until, "until": until + patience})
 
 
-def _blocked(phase: PlannedPhase, state: RolloutState, now: float) -> Event | None:
+def _over_budget(plan: Plan, state: RolloutState) -> str:
+    """Which limit of the failure budget is exceeded; empty if none is."""
+    failures = state.count(FAILURES) - state.forgiven
+    if failures > plan.failure_budget:
+        return f"{failures} failed, more than the failure budget of {plan.failure_budget}"
+    if plan.consecutive_failures is not None and state.streak > plan.consecutive_failures:
+        return f"{state.streak} failed one after the other, more than the {plan.consecutive_failures} that may"
+    if plan.zone_failures is not None:
+        for zone, failed in state.failed_in.items():
+            if failed > plan.zone_failures:
+                return f"{failed} of zone {zone} failed, more than the failure budget of {plan.zone_failures} of a zone"
+    return ""
+
+
+def _failed(plan: Plan, state: RolloutState, reason: str, now: float) -> Event:
+    """Turn back, or hold where the open phase wants that."""
+    if plan.phases[state.phase].on_failure is OnFailure.HOLD and state.status is not Status.ROLLED:
+        return Event("held", now, data={"reason": reason})
+    return _turned(plan, reason, now)
+
+
+def _window_lost(phase: PlannedPhase, state: RolloutState) -> str:
     """Hosts that are out for good and fill the window: waiting would never end."""
     if len(state.out) < phase.window or state.leases or state.down:
-        return None
-    return _turned(f"{_names(state.out)} fill the window of {phase.window}: no further host may go", now)
+        return ""
+    return f"{_names(state.out)} fill the window of {phase.window}: no further host may go"
+
+
+def _service_lost(plan: Plan, state: RolloutState) -> str:
+    """Too few hosts serve, and nothing under way will change that. Hosts that do not serve may still go, and help."""
+    if state.leases or state.down or not _too_few(plan, state) or state.phase in state.absent.values():
+        return ""
+    serving = _serving(plan, state)
+    return f"only {serving} hosts serve, and {plan.min_available} always have to: no further host may go"
+
+
+def _stalled(plan: Plan, state: RolloutState, now: float) -> str:
+    """No host has succeeded for too long, though nobody had to be waited for."""
+    if not plan.progress_deadline or state.paused or _awaits_approval(plan, state):
+        return ""
+    silence = now - state.progress_at
+    if silence <= plan.progress_deadline:
+        return ""
+    return f"no host has succeeded for {silence:.0f} s, the progress deadline is {plan.progress_deadline:g} s"
 
 
 def _zone_lost(plan: Plan, state: RolloutState, host: HostRecord) -> str:
@@ -455,5 +580,5 @@ def _passed(phase: int, why: str, now: float) -> Event:
     return Event("phase_passed", now, data={"phase": phase, "why": why})
 
 
-def _turned(reason: str, now: float) -> Event:
-    return Event("turned_back", now, data={"reason": reason})
+def _turned(plan: Plan, reason: str, now: float, scope: Scope | None = None) -> Event:
+    return Event("turned_back", now, data={"reason": reason, "scope": scope or plan.scope})

@@ -14,7 +14,16 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import RolloutSpec, SpecError
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import (
+    OnFailure,
+    PhaseSpec,
+    Quantity,
+    RolloutSpec,
+    Scope,
+    SpecError,
+    Unreachable,
+    ZoneOrder,
+)
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import HostStatus
 
 
@@ -50,7 +59,7 @@ class HostFacts:
 
     def settled_on(self, release: str | None) -> bool:
         """Whether it runs ``release`` for good: healthy, confirmed, and in service. None: whether it runs nothing."""
-        return self.reachable and self.active == release and (release is None or self._serves)
+        return self.reachable and self.active == release and (release is None or self.serves)
 
     def sighting(self, release: str | None) -> Sighting:
         """What is seen of it, where ``release`` is wanted."""
@@ -58,10 +67,13 @@ class HostFacts:
             return Sighting.UNREACHABLE
         if self.settled_on(release):
             return Sighting.SETTLED
-        return Sighting.ELSEWHERE if self.active is not None and self._serves else Sighting.BROKEN
+        return Sighting.ELSEWHERE if self.serves else Sighting.BROKEN
 
     @property
-    def _serves(self) -> bool:
+    def serves(self) -> bool:
+        """Whether it runs some release for good: healthy, confirmed, and in service."""
+        if not self.reachable or self.active is None:
+            return False
         return self.health is Health.HEALTHY and self.confirmed and self.in_service
 
 
@@ -78,12 +90,16 @@ class PlannedPhase:
     zone_window: int | None = None
     bake: float = 0.0
     approval: bool = False
+    on_failure: OnFailure = OnFailure.TURN_BACK
     hooked: bool = False
 
 
 @dataclass(frozen=True)
 class PlannedHost:
-    """A host's place in the plan; ``position`` is its place in the order of the whole rollout."""
+    """A host's place in the plan; ``position`` is its place in the order of the whole rollout.
+
+    ``serves``: whether it did before the rollout.
+    """
 
     name: str
     phase: int
@@ -92,17 +108,30 @@ class PlannedHost:
     from_release: str | None
     to_release: str
     status: HostStatus = HostStatus.PENDING
+    serves: bool = True
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a rollout will do. ``lease`` is how long, in seconds, a host may be out before it counts as lost."""
+    """What a rollout will do. ``lease`` is how long, in seconds, a host may be out before it counts as lost.
+
+    Failures are limited in all, in a row and in a zone (None: without limit). At least ``min_available`` of ``size``
+    hosts serve at any time. After ``progress_deadline`` seconds (0: never) without a host that succeeds the rollout
+    counts as failed.
+    """
 
     phases: tuple[PlannedPhase, ...]
     failure_budget: int
     turn_back_window: int
     lease: float
     hosts: tuple[PlannedHost, ...] = ()
+    consecutive_failures: int | None = None
+    zone_failures: int | None = None
+    min_available: int = 0
+    size: int = 0
+    scope: Scope = Scope.ALL
+    defers: bool = False
+    progress_deadline: float = 0.0
 
     @property
     def pending(self) -> tuple[PlannedHost, ...]:
@@ -118,7 +147,11 @@ class Plan:
     @classmethod
     def from_rules(cls, rules: Mapping[str, Any]) -> Plan:
         """The inverse of ``rules``."""
-        return cls(**{**rules, "phases": tuple(PlannedPhase(**phase) for phase in rules["phases"])})
+        phases = [
+            PlannedPhase(**{**phase, "on_failure": OnFailure(phase.get("on_failure", "turn_back"))})
+            for phase in rules["phases"]
+        ]
+        return cls(**{**rules, "phases": tuple(phases), "scope": Scope(rules.get("scope", "all"))})
 
     def digest(self) -> str:
         """SHA-256 over rules and moves: two plans with the same digest do the same to the same hosts.
@@ -133,34 +166,32 @@ class Plan:
 def make_plan(spec: RolloutSpec, hosts: Sequence[HostFacts]) -> Plan:
     """Put ``hosts`` (in the inventory's order) into the phases of ``spec``.
 
-    A host's phase follows from the inventory's order alone, so that the canary is the same host each time;
-    inside a phase unhealthy hosts go first, then unknown ones, then healthy ones, then those that are done already.
-    A percentage is one of the fleet; a zone's window is one of the smallest zone.
-    Raises SpecError for no hosts, a host named twice, or phases that do not cover the fleet.
+    A host's phase follows from the inventory's order and the zones alone, so that the canary is the same host each
+    time; inside a phase unhealthy hosts go first, then unknown ones, then healthy ones, then those that are done
+    already. A percentage is one of the fleet; a zone's window or budget is one of the smallest zone.
+    Raises SpecError for no hosts, a host named twice, phases that do not cover the fleet, or too many that must serve.
     """
-    names = [host.name for host in hosts]
-    if not names:
-        raise SpecError("rollout_target: no host matches: check the group's name and the inventory given with -i")
-    if len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise SpecError(f"rollout_target: named twice: {', '.join(twice)}: each host may stand in the plan once")
-
+    _refuse_repeated([host.name for host in hosts])
     smallest_zone = min(Counter(host.zone for host in hosts).values())
+    ordered = _spread(hosts) if spec.zone_order is ZoneOrder.SPREAD else list(hosts)
     phases: list[PlannedPhase] = []
     planned: list[PlannedHost] = []
     start = 0
     for phase in spec.phases:
         end = max(start, min(phase.size.up(len(hosts)), len(hosts)))
-        if end == start:
-            continue
         window = max(1, phase.max_unavailable.down(len(hosts)))
         per_zone = phase.max_unavailable_per_zone
         zone_window = None if per_zone is None else max(1, per_zone.down(smallest_zone))
-        index = len(phases)
-        phases.append(
-            PlannedPhase(phase.name, end - start, window, zone_window, phase.bake, phase.approval, phase.hooked)
-        )
-        planned += [_place(host, index, start + n) for n, host in enumerate(sorted(hosts[start:end], key=_urgency))]
+        parts = _parts(phase, ordered[start:end], spec.zone_order)
+        for nth, (name, members) in enumerate(parts):
+            asks = phase.approval and nth == 0
+            planned += [
+                _place(host, len(phases), len(planned) + n, spec.unreachable)
+                for n, host in enumerate(sorted(members, key=_urgency))
+            ]
+            phases.append(
+                PlannedPhase(name, len(members), window, zone_window, phase.bake, asks, phase.on_failure, phase.hooked)
+            )
         start = end
     if start < len(hosts):
         last = spec.phases[-1]
@@ -168,23 +199,69 @@ def make_plan(spec: RolloutSpec, hosts: Sequence[HostFacts]) -> Plan:
             f"rollout_phases: the last phase {last.name!r} reaches {start} of {len(hosts)} hosts: sizes are "
             "cumulative, so that it must reach '100%'"
         )
+    budget = spec.failure_budget
     return Plan(
         phases=tuple(phases),
-        failure_budget=spec.failure_budget.down(len(hosts)),
+        failure_budget=budget.hosts.down(len(hosts)),
         turn_back_window=max(1, spec.turn_back_max_unavailable.down(len(hosts))),
         lease=spec.lease,
         hosts=tuple(planned),
+        consecutive_failures=budget.consecutive,
+        zone_failures=None if budget.per_zone is None else budget.per_zone.down(smallest_zone),
+        min_available=_must_serve(spec.min_available, len(hosts)),
+        size=len(hosts),
+        scope=spec.turn_back_scope,
+        defers=spec.unreachable is Unreachable.DEFER,
+        progress_deadline=spec.progress_deadline,
     )
+
+
+def _refuse_repeated(names: Sequence[str]) -> None:
+    if not names:
+        raise SpecError("rollout_target: no host matches: check the group's name and the inventory given with -i")
+    twice = sorted(name for name, times in Counter(names).items() if times > 1)
+    if twice:
+        raise SpecError(f"rollout_target: named twice: {', '.join(twice)}: each host may stand in the plan once")
+
+
+def _must_serve(asked: Quantity, hosts: int) -> int:
+    number = asked.up(hosts)
+    if number and number >= hosts:
+        raise SpecError(
+            f"rollout_min_available: {asked} of {hosts} hosts is all of them: none could be taken out of service; "
+            f"write at most {hosts - 1}"
+        )
+    return number
+
+
+def _spread(hosts: Sequence[HostFacts]) -> list[HostFacts]:
+    """The first host of each zone, then the second of each, and so on."""
+    turn: Counter[str] = Counter()
+    keyed = []
+    for host in hosts:
+        keyed.append((turn[host.zone], host))
+        turn[host.zone] += 1
+    return [host for _turn, host in sorted(keyed, key=lambda pair: pair[0])]
+
+
+def _parts(phase: PhaseSpec, hosts: Sequence[HostFacts], order: ZoneOrder) -> list[tuple[str, list[HostFacts]]]:
+    """The phases that a phase of the specification becomes, each with its hosts; none without hosts."""
+    if order is not ZoneOrder.ONE_AT_A_TIME:
+        return [(phase.name, list(hosts))] if hosts else []
+    zones = list(dict.fromkeys(host.zone for host in hosts))
+    if len(zones) == 1:
+        return [(phase.name, list(hosts))]
+    return [(f"{phase.name} in {zone or 'no zone'}", [host for host in hosts if host.zone == zone]) for zone in zones]
 
 
 def _urgency(host: HostFacts) -> tuple[bool, int]:
     return host.settled_on(host.target), list(Health).index(host.health)
 
 
-def _place(host: HostFacts, phase: int, position: int) -> PlannedHost:
+def _place(host: HostFacts, phase: int, position: int, unreachable: Unreachable) -> PlannedHost:
     status = HostStatus.PENDING
     if not host.reachable:
-        status = HostStatus.UNREACHABLE
+        status = HostStatus.DEFERRED if unreachable is Unreachable.DEFER else HostStatus.UNREACHABLE
     elif host.settled_on(host.target):
         status = HostStatus.CURRENT
-    return PlannedHost(host.name, phase, host.zone, position, host.active, host.target, status)
+    return PlannedHost(host.name, phase, host.zone, position, host.active, host.target, status, host.serves)

@@ -10,8 +10,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from enum import StrEnum
 from itertools import pairwise
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, TypeVar
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 
@@ -60,6 +62,38 @@ class Quantity:
         return f"{self.amount}%" if self.percent else str(self.amount)
 
 
+class OnFailure(StrEnum):
+    """What a rollout does when more hosts have failed than its budget allows."""
+
+    TURN_BACK = "turn_back"
+    HOLD = "hold"  # a person decides
+    CONTINUE = "continue"  # the rollout goes on, and has failed in the end
+
+
+class Scope(StrEnum):
+    """Which hosts a rollout that turns back takes back."""
+
+    ALL = "all"
+    PHASE = "phase"  # those of the phase that is open; the phases before it keep the release
+    HOST = "host"  # only those that failed
+    NONE = "none"  # it stops where it is
+
+
+class ZoneOrder(StrEnum):
+    """How zones share a phase."""
+
+    INVENTORY = "inventory"  # they do not matter
+    SPREAD = "spread"  # each phase takes hosts of all zones in turn
+    ONE_AT_A_TIME = "one_at_a_time"  # a phase is one phase for each zone, with its gate
+
+
+class Unreachable(StrEnum):
+    """What a host counts as that cannot be reached before it is touched."""
+
+    FAIL = "fail"
+    DEFER = "defer"  # it is brought up later
+
+
 @dataclass(frozen=True)
 class PhaseSpec:
     """One phase. ``size`` is cumulative: the part of the fleet that runs the release when the phase closes.
@@ -73,20 +107,50 @@ class PhaseSpec:
     max_unavailable_per_zone: Quantity | None = None
     bake: float = 0.0
     approval: bool = False
+    on_failure: OnFailure = OnFailure.TURN_BACK
     hooked: bool = False
 
 
 @dataclass(frozen=True)
+class FailureBudget:
+    """How many hosts may fail over the whole rollout: in all, one after the other, and of one zone."""
+
+    hosts: Quantity
+    consecutive: int | None = None
+    per_zone: Quantity | None = None
+
+
+@dataclass(frozen=True)
 class RolloutSpec:
-    """How a rollout may proceed. ``lease`` and ``bake`` are seconds."""
+    """How a rollout may proceed. ``lease``, ``bake`` and ``progress_deadline`` (0: none) are seconds.
+
+    ``min_available`` hosts serve at any time, whatever the windows are.
+    """
 
     phases: tuple[PhaseSpec, ...]
-    failure_budget: Quantity
+    failure_budget: FailureBudget
     turn_back_max_unavailable: Quantity
     lease: float
+    min_available: Quantity = Quantity(0)
+    turn_back_scope: Scope = Scope.ALL
+    zone_order: ZoneOrder = ZoneOrder.INVENTORY
+    unreachable: Unreachable = Unreachable.FAIL
+    progress_deadline: float = 0.0
 
 
-PHASE_KEYS = ("name", "size", "max_unavailable", "max_unavailable_per_zone", "bake", "approval")
+PRESETS: Mapping[str, Sequence[Mapping[str, Any]]] = MappingProxyType(
+    {
+        "all_at_once": [{"name": "all", "size": "100%", "max_unavailable": "100%"}],
+        "one_by_one": [{"name": "all", "size": "100%", "max_unavailable": 1}],
+        "canary": [
+            {"name": "canary", "size": 1, "bake": 60},
+            {"name": "early", "size": "10%", "bake": 60},
+            {"name": "fleet", "size": "100%"},
+        ],
+    }
+)
+PHASE_KEYS = ("name", "size", "max_unavailable", "max_unavailable_per_zone", "bake", "approval", "on_failure")
+BUDGET_KEYS = ("hosts", "consecutive", "per_zone")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -96,12 +160,24 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
 
 
-def parse_phases(raw: Any, default_window: Any, hooked: bool = False) -> tuple[PhaseSpec, ...]:
-    """Read ``rollout_phases``; ``default_window`` is ``rollout_max_unavailable``."""
-    if not isinstance(raw, Sequence) or isinstance(raw, str) or not raw:
+def parse_phases(
+    raw: Any, default_window: Any, hooked: bool = False, on_failure: OnFailure = OnFailure.TURN_BACK
+) -> tuple[PhaseSpec, ...]:
+    """Read ``rollout_phases``: a list, or the name of a preset.
+
+    ``default_window`` is ``rollout_max_unavailable``, ``on_failure`` what phases do that do not say it themselves.
+    """
+    if isinstance(raw, str):
+        if raw not in PRESETS:
+            raise SpecError(
+                f"rollout_phases: unknown preset {raw!r}: {nearest(raw, PRESETS)}; or give a list of phases"
+            )
+        raw = PRESETS[raw]
+    if not isinstance(raw, Sequence) or not raw:
         raise SpecError(f"rollout_phases: {raw!r} is no list of phases: give at least one, with name and size")
     phases = tuple(
-        _parse_phase(f"rollout_phases[{index}]", item, default_window, hooked) for index, item in enumerate(raw)
+        _parse_phase(f"rollout_phases[{index}]", item, default_window, hooked, on_failure)
+        for index, item in enumerate(raw)
     )
     names = [phase.name for phase in phases]
     for name in names:
@@ -122,7 +198,7 @@ def parse_phases(raw: Any, default_window: Any, hooked: bool = False) -> tuple[P
     return phases
 
 
-def _parse_phase(field: str, raw: Any, default_window: Any, hooked: bool) -> PhaseSpec:
+def _parse_phase(field: str, raw: Any, default_window: Any, hooked: bool, on_failure: OnFailure) -> PhaseSpec:
     if not isinstance(raw, Mapping):
         raise SpecError(f"{field}: {raw!r} is no phase: write it as a mapping with name and size")
     for key in raw:
@@ -141,8 +217,53 @@ def _parse_phase(field: str, raw: Any, default_window: Any, hooked: bool) -> Pha
         else Quantity.parse(f"{field}.max_unavailable_per_zone", per_zone, least=1),
         bake=parse_seconds(f"{field}.bake", raw.get("bake", 0)),
         approval=parse_flag(f"{field}.approval", raw.get("approval", False)),
+        on_failure=parse_choice(f"{field}.on_failure", raw.get("on_failure", on_failure), OnFailure),
         hooked=hooked,
     )
+
+
+def parse_failure_budget(raw: Any) -> FailureBudget:
+    """Read ``rollout_failure_budget``: a number of hosts, or a mapping with hosts, consecutive, per_zone."""
+    field = "rollout_failure_budget"
+    if not isinstance(raw, Mapping):
+        return FailureBudget(Quantity.parse(field, raw))
+    for key in raw:
+        if key not in BUDGET_KEYS:
+            raise SpecError(f"{field}: unknown key {key!r}: {nearest(str(key), BUDGET_KEYS)}")
+    if "hosts" not in raw:
+        raise SpecError(f"{field}: 'hosts' is missing: how many hosts may fail over the whole rollout")
+    consecutive, per_zone = raw.get("consecutive"), raw.get("per_zone")
+    if consecutive is not None:
+        in_a_row = Quantity.parse(f"{field}.consecutive", consecutive)
+        if in_a_row.percent:
+            raise SpecError(f"{field}.consecutive: {consecutive!r} is a percentage: write a count such as 2")
+        consecutive = in_a_row.amount
+    return FailureBudget(
+        hosts=Quantity.parse(f"{field}.hosts", raw["hosts"]),
+        consecutive=consecutive,
+        per_zone=None if per_zone is None else Quantity.parse(f"{field}.per_zone", per_zone),
+    )
+
+
+def refuse_disordered(deadlines: Sequence[tuple[str, float]]) -> None:
+    """Raise SpecError unless each time (name, seconds) is shorter than the next; 0 is a deadline that is not set."""
+    for (shorter, time), (longer, limit) in pairwise([pair for pair in deadlines if pair[1]]):
+        if time >= limit:
+            raise SpecError(
+                f"{longer}: {limit:g} s is not longer than {shorter}, which takes {time:g} s: a deadline has to leave "
+                f"time for what it waits for; raise {longer} or lower {shorter}"
+            )
+
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+def parse_choice(field: str, value: Any, choices: type[Choice]) -> Choice:
+    """Read one of the words of an enumeration."""
+    try:
+        return choices(str(value))
+    except ValueError:
+        raise SpecError(f"{field}: unknown value {value!r}: {nearest(str(value), list(choices))}") from None
 
 
 def _parse_name(field: str, value: Any) -> str:

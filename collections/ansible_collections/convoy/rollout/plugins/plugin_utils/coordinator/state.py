@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import Scope
+
 
 class Status(StrEnum):
     """Where a rollout is on its way."""
@@ -43,6 +45,7 @@ class HostStatus(StrEnum):
     FAILED = "failed"  # failed, and is not known to serve
     LOST = "lost"  # went away after it was admitted
     UNREACHABLE = "unreachable"  # could not be reached before it was touched
+    DEFERRED = "deferred"  # could not be reached before it was touched, and is brought up later
     UNSTAGED = "unstaged"  # the release could not be staged; untouched
     RETURNING = "returning"
     RETURNED = "returned"
@@ -53,6 +56,7 @@ IN_FLIGHT = frozenset({HostStatus.ADMITTED, HostStatus.RETURNING})
 FAILURES = frozenset(
     {HostStatus.REVERTED, HostStatus.FAILED, HostStatus.LOST, HostStatus.UNREACHABLE, HostStatus.UNSTAGED}
 )
+_SERVING = frozenset({HostStatus.CURRENT, HostStatus.SUCCEEDED, HostStatus.RETURNED, HostStatus.REVERTED})
 OUT_OF_SERVICE = frozenset({HostStatus.FAILED, HostStatus.LOST, HostStatus.STUCK})
 ON_THE_NEW_RELEASE = frozenset({HostStatus.SUCCEEDED, HostStatus.FAILED, HostStatus.LOST})
 
@@ -96,7 +100,12 @@ class RolloutState:
 
     ``counts[phase]`` maps a host status to how many hosts of the phase have it. ``out`` maps the hosts that are
     out of service without a lease (failed, lost, stuck) to their zones, ``down`` those that a dead run left out of
-    service and that have to go again. ``paused`` is why a person stopped the way forward.
+    service and that have to go again, ``absent`` those that did not serve before the rollout and do not yet, with the phase in
+    which they have yet to go (None: they will not).
+    ``paused`` is why a person stopped the way forward, ``held`` why one has to decide how it goes on.
+    ``streak`` hosts have failed since the last one succeeded; ``failed_in`` counts failures by zone; ``forgiven``
+    failures no longer count, since a person wanted to go on. ``progress_at`` (epoch seconds) is when the rollout last
+    came forward, ``changed_at`` when anything last happened to it. ``scope`` says which hosts go back.
     """
 
     status: Status = Status.ROLLING
@@ -105,10 +114,23 @@ class RolloutState:
     leases: Mapping[str, Lease] = field(default_factory=dict)
     out: Mapping[str, str] = field(default_factory=dict)
     down: Mapping[str, str] = field(default_factory=dict)
+    absent: Mapping[str, int | None] = field(default_factory=dict)
     gate: Gate | None = None
     approved: frozenset[int] = frozenset()
     paused: str = ""
+    held: str = ""
+    streak: int = 0
+    failed_in: Mapping[str, int] = field(default_factory=dict)
+    forgiven: int = 0
+    progress_at: float = 0.0
+    changed_at: float = 0.0
+    scope: Scope = Scope.ALL
     reason: str = ""
+
+    @property
+    def unavailable(self) -> frozenset[str]:
+        """The hosts that do not serve, as far as is known."""
+        return frozenset({*self.absent, *self.leases, *self.out, *self.down})
 
     def count(self, statuses: Iterable[HostStatus], phase: int | None = None) -> int:
         """How many hosts have one of ``statuses``, in one phase or in all."""
@@ -123,22 +145,21 @@ class RolloutState:
     def from_json(cls, data: Mapping[str, Any]) -> RolloutState:
         """The inverse of ``to_json``."""
         return cls(
-            status=Status(data["status"]),
-            phase=data["phase"],
-            counts=tuple({HostStatus(key): n for key, n in counts.items()} for counts in data["counts"]),
-            leases={name: Lease(**lease) for name, lease in data["leases"].items()},
-            out=data["out"],
-            down=data["down"],
-            gate=Gate(**data["gate"]) if data["gate"] else None,
-            approved=frozenset(data["approved"]),
-            paused=data["paused"],
-            reason=data["reason"],
+            **{
+                **data,
+                "status": Status(data["status"]),
+                "counts": tuple({HostStatus(key): n for key, n in counts.items()} for counts in data["counts"]),
+                "leases": {name: Lease(**lease) for name, lease in data["leases"].items()},
+                "gate": Gate(**data["gate"]) if data["gate"] else None,
+                "approved": frozenset(data["approved"]),
+                "scope": Scope(data.get("scope", Scope.ALL)),
+            }
         )
 
 
 def evolve(state: RolloutState, event: Event) -> RolloutState:
     """The state after ``event``. Raises KeyError for a kind of event that does not exist."""
-    return _EVOLUTIONS[event.kind](state, event)
+    return replace(_EVOLUTIONS[event.kind](state, event), changed_at=event.at)
 
 
 def replay(events: Iterable[Event]) -> RolloutState:
@@ -151,13 +172,14 @@ def replay(events: Iterable[Event]) -> RolloutState:
 
 def _opened(state: RolloutState, event: Event) -> RolloutState:
     counts = tuple({HostStatus(key): n for key, n in counts.items()} for counts in event.data["counts"])
-    return RolloutState(counts=counts)
+    absent, failed_in = (event.data.get(key, {}) for key in ("absent", "failed_in"))
+    return RolloutState(counts=counts, absent=absent, failed_in=failed_in, progress_at=event.at)
 
 
 def _resumed(state: RolloutState, event: Event) -> RolloutState:
     """A new controller goes on; the phase that was open is open again, so that its gate is asked anew."""
     status = state.status if state.status is Status.TURNING_BACK else Status.ROLLING
-    return replace(state, status=status, gate=None)
+    return replace(state, status=status, gate=None, held="", progress_at=event.at)
 
 
 def _moved(state: RolloutState, event: Event) -> RolloutState:
@@ -167,6 +189,9 @@ def _moved(state: RolloutState, event: Event) -> RolloutState:
     counts = dict(state.counts[phase])
     counts[was] -= 1
     counts[now] = counts.get(now, 0) + 1
+    absent = _without(host, state.absent)
+    if host in state.absent and now not in _SERVING:
+        absent[host] = phase if now is HostStatus.PENDING else None
     leases, out, down = (_without(host, hosts) for hosts in (state.leases, state.out, state.down))
     if now in IN_FLIGHT:
         leases[host] = Lease(data["until"], phase, data["zone"], back=now is HostStatus.RETURNING)
@@ -175,7 +200,20 @@ def _moved(state: RolloutState, event: Event) -> RolloutState:
     elif data.get("down"):
         down[host] = data["zone"]
     counts_of_all = (*state.counts[:phase], counts, *state.counts[phase + 1 :])
-    return replace(state, counts=counts_of_all, leases=leases, out=out, down=down)
+    moved = replace(state, counts=counts_of_all, leases=leases, out=out, down=down, absent=absent)
+    return _tallied(moved, was, now, data["zone"], event.at)
+
+
+def _tallied(state: RolloutState, was: HostStatus, now: HostStatus, zone: str, at: float) -> RolloutState:
+    """What the move of a host means for the failure budget and the progress."""
+    if now is HostStatus.SUCCEEDED:
+        state = replace(state, streak=0, progress_at=at)
+    more = (now in FAILURES) - (was in FAILURES)
+    if not more:
+        return state
+    in_zone = max(0, state.failed_in.get(zone, 0) + more)
+    streak = max(0, state.streak + more)
+    return replace(state, streak=streak, failed_in={**state.failed_in, zone: in_zone})
 
 
 def _without(host: str, hosts: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,11 +235,19 @@ def _phase_passed(state: RolloutState, event: Event) -> RolloutState:
     following = event.data["phase"] + 1
     if following == len(state.counts):
         return replace(state, status=Status.ROLLED, gate=None)
-    return replace(state, status=Status.ROLLING, phase=following, gate=None)
+    return replace(state, status=Status.ROLLING, phase=following, gate=None, progress_at=event.at)
 
 
 def _turned_back(state: RolloutState, event: Event) -> RolloutState:
-    return replace(state, status=Status.TURNING_BACK, gate=None, paused="", reason=event.data["reason"])
+    scope = Scope(event.data.get("scope", Scope.ALL))
+    turned = replace(state, status=Status.TURNING_BACK, scope=scope, reason=event.data["reason"])
+    return replace(turned, gate=None, paused="", held="")
+
+
+def _let_go_on(state: RolloutState, event: Event) -> RolloutState:
+    """A person wants the rollout to go on in spite of its failures: those so far count no more."""
+    failures = state.count(FAILURES)
+    return replace(state, held="", forgiven=failures, streak=0, failed_in={}, progress_at=event.at)
 
 
 def _closed(state: RolloutState, event: Event) -> RolloutState:
@@ -211,6 +257,7 @@ def _closed(state: RolloutState, event: Event) -> RolloutState:
         leases={},
         gate=None,
         paused="",
+        held="",
         reason=event.data.get("reason", state.reason),
     )
 
@@ -224,7 +271,12 @@ _EVOLUTIONS: dict[str, Callable[[RolloutState, Event], RolloutState]] = {
     "phase_passed": _phase_passed,
     "turned_back": _turned_back,
     "paused": lambda state, event: replace(state, paused=event.data["reason"]),
-    "unpaused": lambda state, event: replace(state, paused=""),
-    "approved": lambda state, event: replace(state, approved=state.approved | {event.data["phase"]}),
+    "unpaused": lambda state, event: replace(state, paused="", progress_at=event.at),
+    "approved": lambda state, event: replace(
+        state, approved=state.approved | {event.data["phase"]}, progress_at=event.at
+    ),
+    "held": lambda state, event: replace(state, held=event.data["reason"]),
+    "let_go_on": _let_go_on,
+    "unlocked": lambda state, event: state,
     "closed": _closed,
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, cast
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator import decide
@@ -21,10 +21,14 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide 
     Verdict,
     Wait,
 )
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import HostFacts, Plan, Sighting
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import (
+    HostFacts,
+    Plan,
+    PlannedHost,
+    Sighting,
+)
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import (
     FAILURES,
-    ON_THE_NEW_RELEASE,
     Event,
     HostStatus,
     RolloutState,
@@ -36,7 +40,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import schem
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger, LedgerError, Transaction
 
 if schema.INSTALLED:
-    from sqlalchemy import insert, select, update
+    from sqlalchemy import func, insert, select, update
 
 
 class BusyError(ConvoyError):
@@ -89,6 +93,11 @@ class HostRow:
     why: str
     updated_at: float
 
+    @property
+    def record(self) -> HostRecord:
+        """As the coordinator knows it."""
+        return HostRecord(self.name, self.phase, self.zone, self.status)
+
 
 @dataclass(frozen=True)
 class RolloutView:
@@ -118,8 +127,7 @@ class RolloutView:
         Those that have not reported from their way forward are among them, last.
         """
         out = {**self.state.out, **self.state.down}
-        back = {*ON_THE_NEW_RELEASE, HostStatus.ADMITTED}
-        rows = [row for row in self.hosts if row.status in back or row.name in self.state.down]
+        rows = [row for row in self.hosts if decide.may_go_back(self.state, row.record)]
         return [row.name for row in sorted(rows, key=lambda row: (_turn(row, out), -row.updated_at))]
 
 
@@ -188,9 +196,12 @@ class Rollouts:
         """End the rollout with its verdict, and give the token back."""
         return self._decide(rollout, token, lambda it, now: decide.close(it.plan, it.state, now))
 
-    def turn_back(self, rollout: str, token: int | None, reason: str) -> Answer:
-        """Somebody wants the rollout turned round. A person needs no token (None), neither here nor below."""
-        return self._decide(rollout, token, lambda it, now: decide.turn_back(it.state, reason, now))
+    def turn_back(self, rollout: str, token: int | None, reason: str, stop: bool = False) -> Answer:
+        """Somebody wants the rollout turned round (``stop``: ended where it is).
+
+        A person needs no token (None), neither here nor below.
+        """
+        return self._decide(rollout, token, lambda it, now: decide.turn_back(it.plan, it.state, reason, now, stop))
 
     def pause(self, rollout: str, why: str) -> Answer:
         """Somebody wants that no further host goes."""
@@ -319,7 +330,18 @@ class _Loaded:
         row = self.tx.connection.execute(select(schema.hosts).where(here)).mappings().first()
         if row is None:
             raise LedgerError(f"host {name} is not in the plan of rollout {self.id}: deploy again to plan anew")
-        return _record(dict(row))
+        record = _record(dict(row))
+        waits = record.status is HostStatus.PENDING and record.phase == self.state.phase
+        return replace(record, ahead=self._ahead(row["phase"], row["zone"], row["position"])) if waits else record
+
+    def _ahead(self, phase: int, zone: str, position: int) -> int:
+        """How many hosts have to go before the one at ``position``; where zones have windows, those of its zone."""
+        hosts = schema.hosts.c
+        before = (hosts.rollout == self.id) & (hosts.status == HostStatus.PENDING.value) & (hosts.phase == phase)
+        if self.plan.phases[phase].zone_window is not None:
+            before &= hosts.zone == zone
+        count = select(func.count()).select_from(schema.hosts).where(before & (hosts.position < position))
+        return self.tx.connection.scalar(count) or 0
 
     def record(self, tx: Transaction, decision: Decision) -> RolloutState:
         """Append the decision's events and bring the projections up to date."""
@@ -365,10 +387,16 @@ def _insert(
         "state": json.dumps(state.to_json()),
     }
     tx.connection.execute(insert(schema.rollouts).values(row))
-    rows = [{**asdict(host), "rollout": rollout, "why": "", "updated_at": tx.now} for host in plan.hosts]
+    rows = [_planned_row(host, rollout, tx.now) for host in plan.hosts]
     tx.connection.execute(insert(schema.hosts), rows)
     tx.append(rollout, decision.events)
     return state
+
+
+def _planned_row(host: PlannedHost, rollout: str, now: float) -> dict[str, Any]:
+    row = {**asdict(host), "rollout": rollout, "why": "", "updated_at": now}
+    del row["serves"]
+    return row
 
 
 def _project_moves(tx: Transaction, rollout: str, events: Iterable[Event]) -> None:

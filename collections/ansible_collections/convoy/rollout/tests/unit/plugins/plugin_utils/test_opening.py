@@ -31,6 +31,12 @@ ROLLBACK: dict[str, Any] = {
     "failure_budget": 0,
     "turn_back_max_unavailable": "50%",
     "lease": 600,
+    "turn_back_scope": "all",
+    "min_available": 0,
+    "zone_order": "inventory",
+    "on_failure": "turn_back",
+    "unreachable": "fail",
+    "progress_deadline": 0,
     "hooks": {},
     "keep": 5,
 }

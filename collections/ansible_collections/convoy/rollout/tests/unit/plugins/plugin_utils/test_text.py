@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from ansible_collections.convoy.rollout.plugins.plugin_utils import text
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import HostFacts, Plan, make_plan
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import (
+    FailureBudget,
     Quantity,
     RolloutSpec,
     parse_phases,
@@ -45,7 +46,10 @@ def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def plan(hosts: list[HostFacts], phases: Any = None) -> Plan:
     spec = RolloutSpec(
-        parse_phases(PHASES if phases is None else phases, 2), Quantity(1), Quantity(50, percent=True), 600
+        parse_phases(PHASES if phases is None else phases, 2),
+        FailureBudget(Quantity(1)),
+        Quantity(50, percent=True),
+        600,
     )
     return make_plan(spec, hosts)
 

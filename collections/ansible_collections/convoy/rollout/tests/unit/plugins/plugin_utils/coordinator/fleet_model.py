@@ -25,9 +25,9 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide 
     Wait,
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import Health, HostFacts, Plan
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import OnFailure, Scope
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import (
     FAILURES,
-    ON_THE_NEW_RELEASE,
     Event,
     HostStatus,
     RolloutState,
@@ -127,22 +127,32 @@ class Fleet:
 
     def ask(self, name: str) -> Answer:
         """A host asks whether it may go; the answer is checked against the world."""
-        row = self.rows[name]
-        was_down = name in self.state.down
+        row = replace(self.rows[name], ahead=self.ahead(name))
+        was_down, before = name in self.state.down, self.state.unavailable
         answer = self.record(decide.admit(self.plan, self.state, row, self.now), "itself")
         if not isinstance(answer, Admitted):
             return answer
         assert answer.until > self.now
         going = self.rows[name].status
         if going is HostStatus.ADMITTED:
-            self.check_admission(row, was_down)
+            self.check_admission(row, was_down, before)
         self.real[name] = replace(self.real[name], serves=False, taken=True)
         return answer
 
-    def check_admission(self, row: HostRecord, was_down: bool) -> None:
+    def ahead(self, name: str) -> int:
+        """How many hosts of its phase, and where zones have windows of its zone, have to go and stand before it."""
+        row, names = self.rows[name], list(self.rows)
+        zoned = self.plan.phases[row.phase].zone_window is not None
+        return sum(
+            other.status is HostStatus.PENDING and other.phase == row.phase and (not zoned or other.zone == row.zone)
+            for other in (self.rows[before] for before in names[: names.index(name)])
+        )
+
+    def check_admission(self, row: HostRecord, was_down: bool, before: frozenset[str]) -> None:
         """Nobody goes before the phases before have passed, nor beyond the window of the open phase."""
         assert not self.state.status.ended
         assert not self.state.paused
+        assert not self.state.held
         assert self.state.gate is None
         assert all(phase in self.passes for phase in range(row.phase)), f"{row.name} went before {self.passes} passed"
         phase = self.plan.phases[self.state.phase]
@@ -150,6 +160,9 @@ class Fleet:
         taken = {name for name, real in self.real.items() if real.taken} | {row.name}
         known = {*self.state.leases, *self.state.out, *self.state.down}
         assert len(self.state.leases) <= phase.window
+        left = len(self.rows) - len(self.state.unavailable)
+        if row.name not in before:
+            assert left >= self.plan.min_available, f"{left} serve, {self.plan.min_available} have to"
         if not was_down:
             for out in (taken, known):  # what the world says, and what the events say
                 assert len(out) <= phase.window, f"{out} are out, the window is {phase.window}"
@@ -219,13 +232,18 @@ class Fleet:
         assert all(self.rows[name].status is HostStatus.PENDING for name in state.down)
         taken = {name for name, real in self.real.items() if real.taken}
         assert taken <= {*state.leases, *state.out, *state.down}, "a host is out of service and nobody counts it"
-        failures = state.count(FAILURES)
-        if failures > self.plan.failure_budget:
-            assert state.status is Status.TURNING_BACK, f"{failures} failed, and the rollout is {state.status}"
+        failures = state.count(FAILURES) - state.forgiven
+        if failures > self.plan.failure_budget and not self.goes_on_regardless():
+            stopped = state.status is Status.TURNING_BACK or state.held
+            assert stopped, f"{failures} failed, and the rollout is {state.status}"
         if state.status is Status.TURNING_BACK and not state.leases:
             for name in self.to_return():
                 answer = decide.admit(self.plan, state, self.rows[name], self.now).answer
                 assert isinstance(answer, Admitted), f"nothing is in flight, but {name} may not go back: {answer}"
+
+    def goes_on_regardless(self) -> bool:
+        """Whether the open phase does not mind failures beyond the budget."""
+        return self.plan.phases[self.state.phase].on_failure is OnFailure.CONTINUE
 
     def check_verdict(self) -> None:
         """A verdict says what the hosts are."""
@@ -235,21 +253,22 @@ class Fleet:
         if self.state.status is Status.SUCCEEDED:
             assert self.passes.keys() == set(range(len(self.plan.phases)))
             assert HostStatus.PENDING not in statuses
-            assert self.state.count(FAILURES) <= self.plan.failure_budget
+            assert self.state.count(FAILURES) - self.state.forgiven <= self.plan.failure_budget
         elif self.state.status is Status.REVERTED:
             assert not moved, f"the rollout has reverted, but {moved} run the new release"
             assert not [name for name, real in self.real.items() if real.taken]
         else:
             assert self.state.status is Status.FAILED
-            assert self.to_return() or HostStatus.STUCK in statuses
+            kept = self.state.scope is not Scope.ALL and (moved or self.state.out)
+            went_on = self.goes_on_regardless() and self.state.count(FAILURES)
+            assert self.to_return() or HostStatus.STUCK in statuses or kept or went_on or self.state.down
 
     def to_go(self) -> list[str]:
         rows = [row for row in self.rows.values() if row.status is HostStatus.PENDING]
         return [row.name for row in sorted(rows, key=lambda row: row.name not in self.state.down)]
 
     def to_return(self) -> list[str]:
-        back = {*ON_THE_NEW_RELEASE, HostStatus.ADMITTED}
-        return [row.name for row in self.rows.values() if row.status in back or row.name in self.state.down]
+        return [row.name for row in self.rows.values() if decide.may_go_back(self.state, row)]
 
     # How it ends when nothing fails any more
 
@@ -279,6 +298,13 @@ class Fleet:
             self.people(decide.unpause(self.state, self.now))
         elif self.state.gate is not None and self.state.gate.held:
             self.people(decide.approve(self.plan, self.state, "yes", self.now))
+        elif self.state.held:
+            self._let_it_go_on()
+
+    def _let_it_go_on(self) -> None:
+        """A person wants a rollout to go on that holds, and where that is not possible, to end."""
+        if isinstance(self.people(decide.approve(self.plan, self.state, "yes", self.now)), Denied) or self.state.held:
+            self.people(decide.turn_back(self.plan, self.state, "no use", self.now))
 
     def _roll(self, forks: int) -> None:
         self._answer_gate()
@@ -307,6 +333,9 @@ class Fleet:
         """All hosts wait: for a time that comes, or for a person."""
         if self.state.paused:
             self.people(decide.unpause(self.state, self.now))
+            return
+        if self.state.held:
+            self._let_it_go_on()
             return
         if isinstance(self.people(decide.approve(self.plan, self.state, "yes", self.now)), Recorded):
             return

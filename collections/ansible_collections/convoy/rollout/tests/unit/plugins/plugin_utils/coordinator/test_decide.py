@@ -90,7 +90,7 @@ class Rollout:
         return self.take(decide.pause(self.state, why, self.now))
 
     def turn_back(self, reason: str = "abort") -> Answer:
-        return self.take(decide.turn_back(self.state, reason, self.now))
+        return self.take(decide.turn_back(self.plan, self.state, reason, self.now))
 
     def resume(self, **seen: Sighting) -> None:
         default = Sighting.SETTLED if self.state.status is Status.TURNING_BACK else Sighting.ELSEWHERE

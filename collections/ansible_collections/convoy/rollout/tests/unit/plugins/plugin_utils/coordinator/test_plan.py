@@ -24,6 +24,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec im
     Quantity,
     RolloutSpec,
     SpecError,
+    parse_failure_budget,
     parse_phases,
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import HostStatus
@@ -35,7 +36,7 @@ FLEET = {"name": "fleet", "size": "100%"}
 def a_spec(*phases: dict[str, Any], window: Any = 1, budget: Any = 0, back: Any = "50%") -> RolloutSpec:
     return RolloutSpec(
         phases=parse_phases(list(phases), window),
-        failure_budget=Quantity.parse("budget", budget),
+        failure_budget=parse_failure_budget(budget),
         turn_back_max_unavailable=Quantity.parse("back", back),
         lease=60.0,
     )

@@ -28,6 +28,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan im
     PlannedHost,
     PlannedPhase,
 )
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import OnFailure, Scope
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import HostStatus, Status
 from ansible_collections.convoy.rollout.tests.unit.plugins.plugin_utils.coordinator.fleet_model import (
     NEW,
@@ -47,7 +48,6 @@ settings.register_profile("rollouts", USUAL)
 settings.register_profile("rollouts_proved", USUAL, max_examples=10_000)
 
 LEASE = 100.0
-UNTOUCHED = [HostStatus.PENDING] * 10 + [HostStatus.CURRENT] * 2 + [HostStatus.UNREACHABLE]
 
 
 @st.composite
@@ -64,12 +64,16 @@ def plans(draw: st.DrawFn) -> Plan:
             zone_window=draw(st.none() | st.integers(1, 2)),
             bake=draw(st.sampled_from([0.0, 30.0])),
             approval=draw(st.sampled_from([False, False, True])),
+            on_failure=draw(st.sampled_from([OnFailure.TURN_BACK, *OnFailure])),
             hooked=draw(st.sampled_from([False, False, True])),
         )
         for index, size in enumerate(sizes)
     ]
     phase_of = [index for index, size in enumerate(sizes) for _host in range(size)]
-    statuses = draw(st.lists(st.sampled_from(UNTOUCHED), min_size=total, max_size=total))
+    defers = draw(st.booleans())
+    away = HostStatus.DEFERRED if defers else HostStatus.UNREACHABLE
+    untouched = [HostStatus.PENDING] * 10 + [HostStatus.CURRENT] * 2 + [away]
+    statuses = draw(st.lists(st.sampled_from(untouched), min_size=total, max_size=total))
     hosts = [
         PlannedHost(
             name=f"host{position}",
@@ -79,15 +83,30 @@ def plans(draw: st.DrawFn) -> Plan:
             from_release=NEW if status is HostStatus.CURRENT else OLD,
             to_release=NEW,
             status=status,
+            serves=status is not away,
         )
         for position, (phase, status) in enumerate(zip(phase_of, statuses, strict=True))
     ]
     budget = draw(st.sampled_from([0, 1, 2, 2, 3]))
-    return Plan(tuple(phases), budget, draw(window), LEASE, tuple(hosts))
+    return Plan(
+        tuple(phases),
+        budget,
+        draw(window),
+        LEASE,
+        tuple(hosts),
+        consecutive_failures=draw(st.none() | st.integers(0, 2)),
+        zone_failures=draw(st.none() | st.integers(0, 2)),
+        min_available=draw(st.integers(0, max(0, total - 1))),
+        size=total,
+        scope=draw(st.sampled_from([Scope.ALL, *Scope])),
+        defers=defers,
+        progress_deadline=draw(st.sampled_from([0.0, 0.0, 5 * LEASE])),
+    )
 
 
 def real_at_the_start(status: HostStatus) -> Real:
-    return Real(NEW if status is HostStatus.CURRENT else OLD, reachable=status is not HostStatus.UNREACHABLE)
+    away = status in (HostStatus.UNREACHABLE, HostStatus.DEFERRED)
+    return Real(NEW if status is HostStatus.CURRENT else OLD, reachable=not away)
 
 
 def left(origin: str | None) -> list[Real]:
@@ -244,10 +263,10 @@ class RolloutMachine(RuleBasedStateMachine):
         self.fleet.people(decide.approve(self.fleet.plan, self.fleet.state, "fine", self.fleet.now))
 
     @precondition(lambda self: self.under_way())
-    @rule(chance=st.integers(0, 9))
-    def somebody_turns_it_back(self, chance: int) -> None:
+    @rule(chance=st.integers(0, 9), stop=st.booleans())
+    def somebody_turns_it_back(self, chance: int, stop: bool) -> None:
         if chance == 9:
-            self.fleet.people(decide.turn_back(self.fleet.state, "abort", self.fleet.now))
+            self.fleet.people(decide.turn_back(self.fleet.plan, self.fleet.state, "abort", self.fleet.now, stop))
             assert self.fleet.state.status is Status.TURNING_BACK
 
     # Time, and controllers

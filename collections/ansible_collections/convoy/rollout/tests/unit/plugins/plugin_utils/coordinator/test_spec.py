@@ -119,7 +119,7 @@ def test_a_name_may_be_a_number() -> None:
     [
         (None, "rollout_phases: None is no list of phases"),
         ([], "rollout_phases: [] is no list of phases"),
-        ("canary", "rollout_phases: 'canary' is no list of phases"),
+        ("canari", "rollout_phases: unknown preset 'canari': did you mean 'canary'?"),
         ({"name": "canary"}, "is no list of phases"),
         (["canary"], "rollout_phases[0]: 'canary' is no phase: write it as a mapping with name and size"),
         ([{"size": 1}], "rollout_phases[0]: 'name' is missing"),

@@ -118,7 +118,7 @@ def test_phases_close_and_pass() -> None:
 def test_a_gate_may_be_held_for_a_person() -> None:
     held = evolve(WHOLE, Event("gate_held", 9.0, data={"reason": "no traffic"}))
     assert held.gate == Gate("app1", 30.0, 150.0, held="no traffic")
-    assert evolve(RolloutState(), Event("gate_held", 9.0, data={"reason": "late"})) == RolloutState()
+    assert evolve(RolloutState(), Event("gate_held", 9.0, data={"reason": "late"})) == RolloutState(changed_at=9.0)
 
 
 def test_people_pause_and_approve() -> None:

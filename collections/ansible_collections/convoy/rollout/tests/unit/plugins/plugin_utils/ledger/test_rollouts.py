@@ -28,6 +28,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan im
     make_plan,
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import (
+    FailureBudget,
     Quantity,
     RolloutSpec,
     parse_phases,
@@ -103,7 +104,7 @@ def fleet(number: int, **facts: Any) -> dict[str, HostFacts]:
 
 def a_plan(hosts: dict[str, HostFacts] | None = None, **rules: Any) -> Plan:
     phases = [{"name": "canary", "size": 1, **rules}, {"name": "fleet", "size": "100%"}]
-    spec = RolloutSpec(parse_phases(phases, 2), Quantity(0), Quantity(50, percent=True), LEASE)
+    spec = RolloutSpec(parse_phases(phases, 2), FailureBudget(Quantity(0)), Quantity(50, percent=True), LEASE)
     return make_plan(spec, list((hosts or fleet(4)).values()))
 
 
