@@ -56,6 +56,7 @@ class FirstRollouts:
 def first_rollouts(environment: Environment) -> FirstRollouts:
     """What happened on the way to a fleet that runs 1.1.0, with 1.0.0 behind it. Both are kept for other tests."""
     deployed = environment.deploy("1.0.0")
+    assert deployed.rc == 0, deployed.said
     looks = environment.look()
     environment.keep("1.0.0")
     with environment.watched() as watched:

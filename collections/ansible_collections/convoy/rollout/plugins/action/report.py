@@ -14,7 +14,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action i
     ControllerAction,
     Result,
 )
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Recorded
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Denied, Recorded
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import HostStatus
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger
@@ -44,6 +44,8 @@ class ActionModule(ControllerAction):
             gate = rollouts.gate(rollout)
         why = f": {arguments['why']}" if arguments["why"] else ""
         lines = [f"{host} {outcome}{why}"]
+        if isinstance(answer, Denied):
+            lines = [f"{host} says {outcome}{why}, which is not taken: {answer.reason}"]
         if gate:
             bakes = f" and bakes for {gate['bake']:g} s" if gate["bake"] else ""
             lines.append(f"phase {gate['phase']} has closed{bakes}")

@@ -11,13 +11,16 @@ import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from ansible.utils.display import Display
+
 from ansible_collections.convoy.rollout.plugins.plugin_utils import closing, fleet, opening
-from ansible_collections.convoy.rollout.plugins.plugin_utils.checking import check
+from ansible_collections.convoy.rollout.plugins.plugin_utils.checking import check, spec_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import ControllerAction, Result
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger
-from ansible_collections.convoy.rollout.plugins.plugin_utils.run import this_run
+from ansible_collections.convoy.rollout.plugins.plugin_utils.run import dead, this_run
 from ansible_collections.convoy.rollout.plugins.plugin_utils.spec_guard import require_string
+from ansible_collections.convoy.rollout.plugins.plugin_utils.superseding import Patience, WhenBusy, make_way
 from ansible_collections.convoy.rollout.plugins.plugin_utils.variables import refuse_unknown
 
 
@@ -31,7 +34,7 @@ class ActionModule(ControllerAction):
             "choices": ["checked", "opened", "joined", "staged", "decided", "closed"],
         },
         "ledger_url": {"type": "str", "required": True, "no_log": True},
-        "kind": {"type": "str", "choices": ["deploy", "rollback"], "default": "deploy"},
+        "kind": {"type": "str", "choices": ["deploy", "rollback", "catch_up"], "default": "deploy"},
         "environment": {"type": "str"},
         "component": {"type": "str"},
         "version": {"type": "str"},
@@ -50,9 +53,11 @@ class ActionModule(ControllerAction):
         "min_available": {"type": "raw", "default": 0},
         "zone_order": {"type": "str", "default": "inventory"},
         "on_failure": {"type": "str", "default": "turn_back"},
-        "unreachable": {"type": "str", "default": "fail"},
+        "when_unreachable": {"type": "str", "default": "fail"},
         "progress_deadline": {"type": "raw", "default": 0},
         "gate": {"type": "dict", "default": {}},
+        "when_busy": {"type": "str", "choices": [policy.value for policy in WhenBusy], "default": "reject"},
+        "queue_deadline": {"type": "float", "default": 3600},
         "hooks": {"type": "dict", "default": {}},
         "traffic_adapter": {"type": "str", "default": "none"},
         "traffic_tasks": {"type": "dict", "default": {}},
@@ -80,11 +85,11 @@ class ActionModule(ControllerAction):
         state, opened = arguments["state"], arguments["opened"]
         if state == "checked":
             refuse_unknown(task_vars)
-            return {"changed": False, **check(arguments, task_vars.get("ansible_forks", 5), time.time())}
+            return {"changed": False, **self._check(arguments, task_vars.get("ansible_forks", 5))}
         if state == "opened":
             return self._open(arguments, task_vars)
         if state == "joined":
-            stream = f"{arguments['environment']}/{arguments['component']}"
+            stream = stream_of(arguments)
             return opening.join(self._rollouts(arguments, stream), _deploy_again(task_vars), arguments["hosts"])
         if opened["idle"]:
             return {"changed": False, "order": [], "to_return": []}
@@ -92,11 +97,35 @@ class ActionModule(ControllerAction):
         if state == "staged":
             return opening.take_stock(rollouts, opened, task_vars["hostvars"])
         if state == "decided":
-            return closing.decide_return(rollouts, opened)
-        return closing.close(rollouts, opened, _playbook("status.yml", task_vars))
+            silence = rollouts.standing(opened["rollout"]).plan.lease
+            return closing.decide_return(rollouts, opened, _patience(silence))
+        return closing.close(rollouts, opened, _playbook("status.yml", task_vars), _playbook("catch_up.yml", task_vars))
+
+    def _check(self, arguments: dict[str, Any], forks: int) -> Result:
+        """Refuse what can be refused before anything is locked; then wait until no other rollout is in the way."""
+        rollouts = None
+        if arguments["kind"] == "catch_up":
+            rollouts = self._rollouts(arguments, stream_of(arguments))
+            arguments = {**arguments, **opening.stragglers(rollouts, arguments["hosts"])}
+            if not arguments["hosts"]:
+                return opening.nothing_deferred(arguments)
+        checked = check(arguments, forks, time.time())
+        if self.check_mode:
+            return checked
+        policy = WhenBusy(arguments["when_busy"])
+        patience = _patience(arguments["queue_deadline"])
+        silence = opening.patience(spec_of(checked))
+        rollouts = rollouts or self._rollouts(arguments, checked["stream"])
+        waited_for = make_way(
+            rollouts, lambda: rollouts.in_the_way(this_run(), dead, silence), policy, patience, str(this_run())
+        )
+        held = f"it waited for rollout {waited_for}, and is held" if policy is WhenBusy.HOLD and waited_for else ""
+        return {**checked, "held": held}
 
     def _open(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Result:
         checked = arguments["checked"]
+        if not checked["hosts"]:
+            return {"changed": False, "idle": True, "order": []}
         readings = fleet.readings_of(checked["hosts"], task_vars["hostvars"], arguments["membership"])
         version = f" -e component_version={checked['version']}" if checked["version"] else ""
         retry = _playbook(f"{checked['kind']}.yml", task_vars) + version
@@ -108,6 +137,15 @@ class ActionModule(ControllerAction):
         ledger = Ledger(arguments["ledger_url"], str(this_run()))
         ledger.prepare()
         return Rollouts(ledger, stream)
+
+
+def _patience(seconds: float) -> Patience:
+    return Patience(time.monotonic, time.sleep, Display().display, seconds)
+
+
+def stream_of(arguments: Mapping[str, Any]) -> str:
+    """The component's place in the ledger."""
+    return f"{arguments['environment']}/{arguments['component']}"
 
 
 def _deploy_again(task_vars: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Steer the rollout that is running, from another terminal: pause, resume, advance, abort."""
+"""Steer the rollout that is open, from another terminal: pause, resume, advance, abort, stop, unlock."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from typing import Any, ClassVar
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import ControllerAction, Result
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Denied
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger, LedgerError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.run import this_run, user
 
+NO_REASON = "no reason was given"
 DONE = {
     "pause": "is paused: no further host goes until playbook resume.yml",
     "resume": "goes on",
     "advance": "advances",
     "abort": "turns back",
+    "stop": "stops where it is",
+    "unlock": "is free: the next run of the same command goes on with it",
 }
 
 
@@ -32,8 +36,10 @@ class ActionModule(ControllerAction):
         "environment": {"type": "str", "required": True},
         "component": {"type": "str", "required": True},
         "order": {"type": "str", "required": True, "choices": list(DONE)},
-        "reason": {"type": "str", "default": "no reason was given"},
+        "reason": {"type": "str", "default": NO_REASON},
+        "rollout": {"type": "str"},
     }
+    REQUIRED_IF: ClassVar[tuple[Any, ...]] = (("order", "unlock", ("rollout",)),)
 
     def perform(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Result:
         """Record the order; whoever waits for admission obeys it."""
@@ -43,15 +49,31 @@ class ActionModule(ControllerAction):
         view = rollouts.view()
         if view is None or view.status.ended:
             raise LedgerError(f"no rollout of {rollouts.stream} is open: there is nothing to {arguments['order']}")
+        if arguments["rollout"] not in (None, view.id):
+            raise LedgerError(f"rollout {arguments['rollout']} is not the one that is open: that is {view.id}")
         why = f"{user()}: {arguments['reason']}"
-        orders = {
-            "pause": lambda: rollouts.pause(view.id, why),
-            "resume": lambda: rollouts.unpause(view.id),
-            "advance": lambda: rollouts.approve(view.id, why),
-            "abort": lambda: rollouts.turn_back(view.id, None, why),
-        }
-        answer = orders[arguments["order"]]()
-        if isinstance(answer, Denied):
-            raise LedgerError(f"rollout {view.id}: {answer.reason}")
+        if arguments["order"] == "unlock":
+            _unlock(rollouts, view.id, arguments["reason"], why)
+        else:
+            _order(rollouts, view.id, arguments["order"], why)
         told = f"rollout {view.id} {DONE[arguments['order']]}"
         return {"changed": True, "rollout": view.id, "convoy": {"summary": [told]}}
+
+
+def _unlock(rollouts: Rollouts, rollout: str, reason: str, why: str) -> None:
+    if reason == NO_REASON:
+        raise SpecError("rollout_reason is not set: say with -e rollout_reason='...' why the lock is taken away")
+    rollouts.unlock(rollout, why)
+
+
+def _order(rollouts: Rollouts, rollout: str, order: str, why: str) -> None:
+    orders = {
+        "pause": lambda: rollouts.pause(rollout, why),
+        "resume": lambda: rollouts.unpause(rollout),
+        "advance": lambda: rollouts.approve(rollout, why),
+        "abort": lambda: rollouts.turn_back(rollout, None, why),
+        "stop": lambda: rollouts.turn_back(rollout, None, why, stop=True),
+    }
+    answer = orders[order]()
+    if isinstance(answer, Denied):
+        raise LedgerError(f"rollout {rollout}: {answer.reason}")

@@ -38,9 +38,11 @@ options:
     type: str
     required: true
   kind:
-    description: Forward to a version, or back to a release that the hosts still have.
+    description:
+      - V(deploy) goes forward to a version, V(rollback) back to a release that the hosts still have.
+      - V(catch_up) brings the version of the last rollout to those of its hosts that it deferred.
     type: str
-    choices: [deploy, rollback]
+    choices: [deploy, rollback, catch_up]
     default: deploy
   environment:
     description: The environment's name. Required if O(state=checked) or O(state=joined).
@@ -127,7 +129,7 @@ options:
         V(turn_back), V(hold) until a person decides, or V(continue) to the end and fail then.
     type: str
     default: turn_back
-  unreachable:
+  when_unreachable:
     description: What a host that cannot be reached before it is touched counts as, V(fail) or V(defer).
     type: str
     default: fail
@@ -139,6 +141,18 @@ options:
     description: The gate of the component, to see that its times fit those of the rollout.
     type: dict
     default: {}
+  when_busy:
+    description:
+      - What O(state=checked) does while another run holds a rollout of the component open. V(reject) fails. V(queue)
+        waits until it has ended. V(cancel_older) tells it to turn back and waits. V(hold) waits, and then the rollout
+        is opened paused. In check mode it does not matter.
+    type: str
+    choices: [reject, queue, cancel_older, hold]
+    default: reject
+  queue_deadline:
+    description: Seconds for which O(when_busy) waits.
+    type: float
+    default: 3600
   hooks:
     description: Task files of the site by the step of the road at which they run.
     type: dict

@@ -32,14 +32,22 @@ options:
     description:
       - V(pause) lets no further host go; those that are out finish. V(resume) ends the pause.
       - V(advance) approves what the rollout waits for, a phase that needs an approval or a gate that could not tell.
-      - V(abort) turns the rollout back.
+        A rollout that holds because too many hosts have failed goes on, and those failures count no more.
+      - V(abort) turns the rollout back, as far as its scope says. V(stop) ends it where it is. Nothing goes back.
+      - V(unlock) takes the token away from the run that holds it, be it alive or not. The next run of the same command
+        goes on with the rollout; what the last one still tries is refused. It needs O(rollout) and O(reason).
     type: str
     required: true
-    choices: [pause, resume, advance, abort]
+    choices: [pause, resume, advance, abort, stop, unlock]
   reason:
     description: Why. It is recorded.
     type: str
     default: no reason was given
+  rollout:
+    description:
+      - The id of the rollout that is meant. The order is refused where another one is open.
+        Required if O(order=unlock).
+    type: str
 attributes:
   action:
     description: Has a corresponding action plugin, so some parts of the options can be executed on the controller.

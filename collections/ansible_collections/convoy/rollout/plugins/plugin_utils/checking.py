@@ -34,8 +34,8 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.signing import SshV
 
 PASSED_ON = (
     "kind", "environment", "component", "version", "hosts", "phases", "max_unavailable", "failure_budget",
-    "turn_back_max_unavailable", "turn_back_scope", "lease", "min_available", "zone_order", "on_failure", "unreachable",
-    "progress_deadline", "hooks", "keep",
+    "turn_back_max_unavailable", "turn_back_scope", "lease", "min_available", "zone_order", "on_failure",
+    "when_unreachable", "progress_deadline", "hooks", "keep",
 )  # fmt: skip
 HEALTHY_DEADLINE = 30.0  # seconds, what a gate has by default
 VARIABLE_OF = {"version": "component_version", "depot": "depot_path", "allowed_signers": "environment_allowed_signers"}
@@ -74,7 +74,7 @@ def spec_of(asked: Mapping[str, Any]) -> RolloutSpec:
         min_available=Quantity.parse("rollout_min_available", asked["min_available"]),
         turn_back_scope=parse_choice("rollout_turn_back_scope", asked["turn_back_scope"], Scope),
         zone_order=parse_choice("rollout_zone_order", asked["zone_order"], ZoneOrder),
-        unreachable=parse_choice("rollout_unreachable", asked["unreachable"], Unreachable),
+        unreachable=parse_choice("rollout_unreachable", asked["when_unreachable"], Unreachable),
         progress_deadline=parse_seconds("rollout_progress_deadline", asked["progress_deadline"]),
     )
 

@@ -12,14 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils import fleet, text
-from ansible_collections.convoy.rollout.plugins.plugin_utils.checking import spec_of
+from ansible_collections.convoy.rollout.plugins.plugin_utils.checking import PASSED_ON, spec_of
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Recorded
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import Plan, make_plan
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import RolloutSpec
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import HostStatus, Status
 from ansible_collections.convoy.rollout.plugins.plugin_utils.fleet import Reading
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Opened, Rollouts, RolloutView
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import LedgerError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.rendering import release_id
-from ansible_collections.convoy.rollout.plugins.plugin_utils.run import dead, this_run
+from ansible_collections.convoy.rollout.plugins.plugin_utils.run import dead, this_run, user
 
 SILENCE = 120.0  # seconds beyond its longest step after which a run that cannot be seen counts as dead
 RECORDED = (
@@ -45,7 +47,9 @@ def open_rollout(
         summary = _done_summary(plan, checked) if done else _plan_summary(plan, readings, checked)
         return {"changed": False, "warnings": warnings, "idle": True, "order": [], "convoy": {"summary": summary}}
     facts = {key: checked.get(key) for key in RECORDED}
-    opened = rollouts.open(plan, seen, facts, this_run(), dead, _new_id(), _patience(plan))
+    opened = rollouts.open(plan, seen, facts, this_run(), dead, _new_id(), patience(spec_of(checked)))
+    if checked.get("held") and not opened.resumed:
+        rollouts.pause(opened.rollout, checked["held"])
     view = rollouts.standing(opened.rollout)
     lines = [*_opening_lines(opened, checked), *text.plan_lines(plan, _notes(plan, readings, checked))]
     gate = rollouts.gate(opened.rollout) if opened.gate_due else None
@@ -53,13 +57,17 @@ def open_rollout(
 
 
 def join(rollouts: Rollouts, retry: str, here: Sequence[str]) -> dict[str, Any]:
-    """Take part in the rollout that another run has opened, with those of its hosts that are ``here``."""
+    """Take part in the rollout that another run has opened, with those of its hosts that are ``here``.
+
+    Several runs may, each with hosts of its own: they share its window, its budget and the order of its phases.
+    """
     view = rollouts.view()
     if view is None or view.status.ended:
         last = f"; the last one, {view.id}, has {view.status}" if view else ""
         raise LedgerError(f"no rollout of {rollouts.stream} is open{last}: open one with open.yml or deploy.yml")
-    passed = passed_on(view, retry)
-    return {**passed, "changed": False, "order": [host for host in passed["order"] if host in set(here)]}
+    rollouts.share(view.id, user())
+    passed, mine = passed_on(view, retry), set(here)
+    return {**passed, "changed": False, "order": [host for host in passed["order"] if host in mine], "here": list(here)}
 
 
 def passed_on(view: RolloutView, retry: str) -> dict[str, Any]:
@@ -82,13 +90,37 @@ def take_stock(
     """Report the hosts that could not be staged; say which are to roll."""
     failures = _staging_failures(opened["order"], hostvars)
     if not failures:
-        return {"changed": False, "order": opened["order"]}
+        return {"changed": False, "order": opened["order"], "gate": None}
+    gate_due = False
     for host, (outcome, why) in failures.items():
-        rollouts.report(opened["rollout"], opened["token"], host, outcome, why)
+        answer = rollouts.report(opened["rollout"], opened["token"], host, outcome, why)
+        gate_due = gate_due or (isinstance(answer, Recorded) and answer.gate_due)
     view = rollouts.standing(opened["rollout"])
     rolls = [host for host in opened["order"] if host not in failures and view.status is not Status.TURNING_BACK]
-    lines = [f"{host} {outcome}: {why}" for host, (outcome, why) in failures.items()]
-    return {"changed": False, "order": rolls, "convoy": {"lines": lines}}
+    lines = [f"{row.name} {row.status}: {row.why}" for row in view.hosts if row.name in failures]
+    gate = rollouts.gate(opened["rollout"]) if gate_due else None
+    return {"changed": False, "order": rolls, "gate": gate, "convoy": {"lines": lines}}
+
+
+def stragglers(rollouts: Rollouts, hosts: Sequence[str]) -> dict[str, Any]:
+    """The hosts that the last rollout deferred, as far as they are among ``hosts``, and the version that they miss."""
+    view = rollouts.view()
+    if view is None:
+        raise LedgerError(f"no rollout of {rollouts.stream} has been recorded: there is nothing to catch up with")
+    if view.facts["kind"] == "rollback" or view.status is not Status.SUCCEEDED:
+        raise LedgerError(
+            f"the last rollout of {rollouts.stream}, {view.id}, is a {view.facts['kind']} that has {view.status}: only "
+            "a deployment that succeeded can be caught up with; deploy again instead"
+        )
+    deferred = {row.name for row in view.hosts if row.status is HostStatus.DEFERRED}
+    return {"version": view.facts["version"], "hosts": [host for host in hosts if host in deferred]}
+
+
+def nothing_deferred(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What is passed on where no host is to be caught up with."""
+    told = f"nothing to do: the last rollout of {asked['component']} in {asked['environment']} deferred no host"
+    kept = {key: asked[key] for key in PASSED_ON}
+    return {**kept, "stream": f"{asked['environment']}/{asked['component']}", "convoy": {"summary": [told]}}
 
 
 def _staging_failures(
@@ -110,7 +142,7 @@ def _target(
     checked: Mapping[str, Any], latest: RolloutView | None, readings: Sequence[Reading]
 ) -> Callable[[Reading], str]:
     """What release a host is to run, as a function of its reading."""
-    if checked["kind"] == "deploy":
+    if checked["kind"] != "rollback":
         return lambda reading: release_id(checked["version"], checked["artifact_sha256"], reading.read["rendered"])
     if checked["version"]:
         return fleet.known_version(checked["version"])
@@ -136,8 +168,9 @@ def _new_id() -> str:
     return time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(2)
 
 
-def _patience(plan: Plan) -> float:
-    return max(plan.lease, *(phase.bake for phase in plan.phases)) + SILENCE
+def patience(spec: RolloutSpec) -> float:
+    """Seconds of silence after which a run that cannot be seen counts as dead."""
+    return max(spec.lease, *(phase.bake for phase in spec.phases)) + SILENCE
 
 
 def _opening_lines(opened: Opened, checked: Mapping[str, Any]) -> list[str]:

@@ -43,7 +43,15 @@ def plan_lines(plan: Plan, notes: Mapping[str, str]) -> list[str]:
         count = f"{phase.hosts} host{'' if phase.hosts == 1 else 's'}"
         lines.append(f"phase {phase.name}: {count}, at most {phase.window} at once{per_zone}{bake}{approval}")
         lines += [f"  {row}" for row in table([_plan_row(host, notes.get(host.name, "")) for host in hosts])]
-    lines.append(f"failure budget: {plan.failure_budget} of {len(plan.hosts)} hosts")
+    return [*lines, *_limits(plan)]
+
+
+def _limits(plan: Plan) -> list[str]:
+    in_a_row = "" if plan.consecutive_failures is None else f", {plan.consecutive_failures} one after the other"
+    in_a_zone = "" if plan.zone_failures is None else f", {plan.zone_failures} of a zone"
+    lines = [f"failure budget: {plan.failure_budget} of {len(plan.hosts)} hosts{in_a_row}{in_a_zone}"]
+    if plan.min_available:
+        lines.append(f"at least {plan.min_available} hosts serve at any time")
     return lines
 
 
@@ -53,6 +61,8 @@ def _plan_row(host: PlannedHost, note: str) -> tuple[str, ...]:
         move = f"{host.to_release}, nothing to do"
     elif host.status is HostStatus.UNREACHABLE:
         move = "unreachable"
+    elif host.status is HostStatus.DEFERRED:
+        move = "unreachable, deferred"
     return (host.name, f"zone {host.zone}" if host.zone else "", move, note)
 
 
@@ -75,6 +85,8 @@ def final_release(row: HostRow) -> str | None:
         return row.to_release
     if row.status in (HostStatus.FAILED, HostStatus.LOST, HostStatus.STUCK, HostStatus.ADMITTED, HostStatus.RETURNING):
         return "unknown"
+    if row.status in (HostStatus.UNREACHABLE, HostStatus.DEFERRED):
+        return row.from_release or "unknown"
     return row.from_release
 
 
@@ -90,7 +102,8 @@ def outcome_lines(view: RolloutView, retry: str) -> list[str]:
 
 
 def _troubled(rows: Iterable[HostRow]) -> list[HostRow]:
-    return [row for row in rows if row.status in FAILURES or row.status in (HostStatus.STUCK, HostStatus.ADMITTED)]
+    told = {*FAILURES, HostStatus.DEFERRED, HostStatus.STUCK, HostStatus.ADMITTED}
+    return [row for row in rows if row.status in told]
 
 
 def status_lines(

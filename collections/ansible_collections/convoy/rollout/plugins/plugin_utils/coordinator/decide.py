@@ -188,7 +188,9 @@ def admit(plan: Plan, state: RolloutState, host: HostRecord, now: float) -> Deci
             host = replace(host, status=event.data["now"])
     zone_full = _zone_lost(plan, state, host)
     if zone_full:
-        return Decision(Denied(zone_full), (*expired, _failed(plan, state, zone_full, now)))
+        ends = _failed(plan, state, zone_full, now, lasting=True)
+        refusal = Wait(f"held: {zone_full}") if ends.kind == "held" else Denied(zone_full)
+        return Decision(refusal, (*expired, ends))
     back = state.status is Status.TURNING_BACK
     answer = _admit_back(plan, state, host, now) if back else _admit_forward(plan, state, host, now)
     if not isinstance(answer, Admitted):
@@ -380,7 +382,7 @@ def approve(plan: Plan, state: RolloutState, why: str, now: float) -> Decision:
     """
     if state.gate and state.gate.held:
         return _decide(plan, state, [_passed(state.phase, why, now)], now, NOBODY)
-    if state.held and _window_lost(plan.phases[state.phase], state):
+    if state.lasting:
         return Decision(Denied(f"{state.held}. Mend the hosts and deploy again, or abort"))
     if state.held:
         return _decide(plan, state, [Event("let_go_on", now, data={"why": why})], now, NOBODY)
@@ -473,8 +475,9 @@ def _consequence(plan: Plan, state: RolloutState, now: float, asker: str) -> Eve
         return None
     phase = plan.phases[state.phase]
     if sum(_unfinished(state, index) for index in range(state.phase + 1)):
-        why = _window_lost(phase, state) or _service_lost(plan, state) or _stalled(plan, state, now)
-        return _failed(plan, state, why, now) if why else None
+        lost = _window_lost(phase, state) or _service_lost(plan, state)
+        why = lost or _stalled(plan, state, now)
+        return _failed(plan, state, why, now, lasting=bool(lost)) if why else None
     if not state.count({HostStatus.SUCCEEDED, HostStatus.CURRENT}, state.phase):
         return _turned(plan, f"no host of phase {phase.name} succeeded", now)
     if not state.count({HostStatus.SUCCEEDED}, state.phase):
@@ -500,10 +503,10 @@ def _over_budget(plan: Plan, state: RolloutState) -> str:
     return ""
 
 
-def _failed(plan: Plan, state: RolloutState, reason: str, now: float) -> Event:
-    """Turn back, or hold where the open phase wants that."""
+def _failed(plan: Plan, state: RolloutState, reason: str, now: float, lasting: bool = False) -> Event:
+    """Turn back, or hold where the open phase wants that; ``lasting``: nobody's word lets it go on."""
     if plan.phases[state.phase].on_failure is OnFailure.HOLD and state.status is not Status.ROLLED:
-        return Event("held", now, data={"reason": reason})
+        return Event("held", now, data={"reason": reason, "lasting": lasting})
     return _turned(plan, reason, now)
 
 
@@ -536,7 +539,7 @@ def _zone_lost(plan: Plan, state: RolloutState, host: HostRecord) -> str:
     """Why the host's zone will never have room for it again; empty if it may have."""
     if state.status is not Status.ROLLING or host.status is not HostStatus.PENDING or host.phase > state.phase:
         return ""
-    if host.name in state.down:
+    if state.held or host.name in state.down:
         return ""
     limit = plan.phases[state.phase].zone_window
     lost = sum(zone == host.zone for zone in state.out.values())

@@ -100,9 +100,10 @@ class RolloutState:
 
     ``counts[phase]`` maps a host status to how many hosts of the phase have it. ``out`` maps the hosts that are
     out of service without a lease (failed, lost, stuck) to their zones, ``down`` those that a dead run left out of
-    service and that have to go again, ``absent`` those that did not serve before the rollout and do not yet, with the phase in
-    which they have yet to go (None: they will not).
-    ``paused`` is why a person stopped the way forward, ``held`` why one has to decide how it goes on.
+    service and that have to go again, ``absent`` those that did not serve before the rollout and do not yet, with the
+    phase in which they have yet to go (None: they will not).
+    ``paused`` is why a person stopped the way forward, ``held`` why one has to decide how it goes on
+    (``lasting``: it cannot).
     ``streak`` hosts have failed since the last one succeeded; ``failed_in`` counts failures by zone; ``forgiven``
     failures no longer count, since a person wanted to go on. ``progress_at`` (epoch seconds) is when the rollout last
     came forward, ``changed_at`` when anything last happened to it. ``scope`` says which hosts go back.
@@ -119,6 +120,7 @@ class RolloutState:
     approved: frozenset[int] = frozenset()
     paused: str = ""
     held: str = ""
+    lasting: bool = False
     streak: int = 0
     failed_in: Mapping[str, int] = field(default_factory=dict)
     forgiven: int = 0
@@ -179,7 +181,7 @@ def _opened(state: RolloutState, event: Event) -> RolloutState:
 def _resumed(state: RolloutState, event: Event) -> RolloutState:
     """A new controller goes on; the phase that was open is open again, so that its gate is asked anew."""
     status = state.status if state.status is Status.TURNING_BACK else Status.ROLLING
-    return replace(state, status=status, gate=None, held="", progress_at=event.at)
+    return replace(state, status=status, gate=None, held="", lasting=False, progress_at=event.at)
 
 
 def _moved(state: RolloutState, event: Event) -> RolloutState:
@@ -241,7 +243,7 @@ def _phase_passed(state: RolloutState, event: Event) -> RolloutState:
 def _turned_back(state: RolloutState, event: Event) -> RolloutState:
     scope = Scope(event.data.get("scope", Scope.ALL))
     turned = replace(state, status=Status.TURNING_BACK, scope=scope, reason=event.data["reason"])
-    return replace(turned, gate=None, paused="", held="")
+    return replace(turned, gate=None, paused="", held="", lasting=False)
 
 
 def _let_go_on(state: RolloutState, event: Event) -> RolloutState:
@@ -258,6 +260,7 @@ def _closed(state: RolloutState, event: Event) -> RolloutState:
         gate=None,
         paused="",
         held="",
+        lasting=False,
         reason=event.data.get("reason", state.reason),
     )
 
@@ -275,7 +278,7 @@ _EVOLUTIONS: dict[str, Callable[[RolloutState, Event], RolloutState]] = {
     "approved": lambda state, event: replace(
         state, approved=state.approved | {event.data["phase"]}, progress_at=event.at
     ),
-    "held": lambda state, event: replace(state, held=event.data["reason"]),
+    "held": lambda state, event: replace(state, held=event.data["reason"], lasting=event.data["lasting"]),
     "let_go_on": _let_go_on,
     "unlocked": lambda state, event: state,
     "closed": _closed,

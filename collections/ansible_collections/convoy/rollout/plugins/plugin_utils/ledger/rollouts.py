@@ -18,6 +18,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide 
     Decision,
     Denied,
     HostRecord,
+    Recorded,
     Verdict,
     Wait,
 )
@@ -55,6 +56,18 @@ class StaleTokenError(ConvoyError):
     reason: ClassVar[str] = "stale_token"
 
 
+SEVERAL = "several"  # instead of the machine of the run that holds the token
+WHEN_BUSY = "Wait until it ends, or end it; a dead run is taken over by running the same command again"
+
+
+@dataclass(frozen=True)
+class Blocker:
+    """A rollout that is in the way of another; ``told`` says who holds it."""
+
+    rollout: str
+    told: str
+
+
 @dataclass(frozen=True)
 class Run:
     """A controller process. ``started``: its start time as the machine counts it, which tells a reused pid apart."""
@@ -65,6 +78,8 @@ class Run:
     user: str
 
     def __str__(self) -> str:
+        if self.machine == SEVERAL:
+            return f"several runs of {self.user}"
         return f"{self.user}@{self.machine.partition('/')[0]} (process {self.pid})"
 
 
@@ -161,7 +176,9 @@ class Rollouts:
         with self._ledger.transaction(self.stream) as tx:
             open_rollout = tx.row["rollout"]
             if open_rollout:
-                self._refuse_if_held(tx, run, dead, patience)
+                held = _held(tx, run, dead, patience)
+                if held:
+                    raise BusyError(f"{self.stream}: {held}. {WHEN_BUSY}")
             token = max(tx.row["token"] + 1, int(tx.now))
             taken = {"token": token, "holder": json.dumps(asdict(run))}
             if open_rollout:
@@ -214,6 +231,30 @@ class Rollouts:
     def approve(self, rollout: str, why: str) -> Answer:
         """Somebody says yes to what the rollout waits for: an approval, or a gate that could not tell."""
         return self._decide(rollout, None, lambda it, now: decide.approve(it.plan, it.state, why, now))
+
+    def share(self, rollout: str, user: str) -> None:
+        """Let several runs take part: none of them holds the token for itself, any of them shows that it is held."""
+        with self._ledger.transaction(self.stream) as tx:
+            if tx.row["rollout"] != rollout:
+                raise LedgerError(f"rollout {rollout} is not open any more: open another one")
+            tx.finish(holder=json.dumps(asdict(Run(SEVERAL, 0, 0, user))))
+
+    def unlock(self, rollout: str, why: str) -> None:
+        """Take the token away from whoever holds it: the next run goes on with the rollout, the last one is stale."""
+        with self._ledger.transaction(self.stream) as tx:
+            if tx.row["rollout"] != rollout:
+                raise LedgerError(f"rollout {rollout} is not open: {tx.row['rollout'] or 'none'} is; give its id")
+            freed = Event("unlocked", tx.now, data={"why": why, "holder": str(_holder(tx) or "nobody")})
+            _load(tx, rollout).record(tx, Decision(Recorded(), (freed,)))
+            tx.finish(holder=None, token=max(tx.row["token"] + 1, int(tx.now)))
+
+    def in_the_way(self, run: Run, dead: Callable[[Run], bool | None], patience: float) -> Blocker | None:
+        """The rollout that a living run holds open; None where the way is free. Arguments are as those of ``open``."""
+        with self._ledger.transaction(self.stream) as tx:
+            if not tx.row["rollout"]:
+                return None
+            told = _held(tx, run, dead, patience)
+            return Blocker(tx.row["rollout"], told) if told else None
 
     def gate(self, rollout: str) -> dict[str, Any] | None:
         """The open gate as JSON types: phase (its name), bake and bake_until (seconds), hosts; None if none is open."""
@@ -293,20 +334,6 @@ class Rollouts:
             state = loaded.record(tx, decision)
             tx.finish(**({"rollout": None, "holder": None} if state.status.ended else {}))
             return decision.answer
-
-    def _refuse_if_held(self, tx: Transaction, run: Run, dead: Callable[[Run], bool | None], patience: float) -> None:
-        holder = _holder(tx)
-        if holder is None or holder == run:
-            return
-        gone = dead(holder)
-        silence = tx.now - tx.row["seen_at"]
-        if gone or (gone is None and silence > patience):
-            return
-        when = "it is running" if gone is False else f"last heard of {silence:.0f} s ago, waited for {patience:.0f} s"
-        raise BusyError(
-            f"{self.stream}: rollout {tx.row['rollout']} is held by {holder} ({when}). "
-            "Wait until it ends, or end it; a dead run is taken over by running the same command again"
-        )
 
     def _resume(self, tx: Transaction, left: _Loaded, seen: Mapping[str, HostFacts], run: Run) -> RolloutState:
         wanted = "from_release" if left.state.status is Status.TURNING_BACK else "to_release"
@@ -420,6 +447,19 @@ def _record(row: Mapping[str, Any]) -> HostRecord:
 def _host_row(row: Mapping[str, Any]) -> HostRow:
     kept = {key: value for key, value in row.items() if key != "rollout"}
     return HostRow(**{**kept, "status": HostStatus(row["status"])})
+
+
+def _held(tx: Transaction, run: Run, dead: Callable[[Run], bool | None], patience: float) -> str:
+    """Who holds the open rollout, for people; empty if nobody who lives and is not ``run``."""
+    holder = _holder(tx)
+    if holder is None or holder == run:
+        return ""
+    gone = dead(holder)
+    silence = tx.now - tx.row["seen_at"]
+    if gone or (gone is None and silence > patience):
+        return ""
+    when = "it is running" if gone is False else f"last heard of {silence:.0f} s ago, waited for {patience:.0f} s"
+    return f"rollout {tx.row['rollout']} is held by {holder} ({when})"
 
 
 def _holder(tx: Transaction) -> Run | None:

@@ -1,7 +1,7 @@
 # Copyright (c) the Convoy contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A unix socket that answers what a real HAProxy answered."""
+"""A unix socket that answers what a real HAProxy answered; how many examples are tried of each property."""
 
 from __future__ import annotations
 
@@ -15,6 +15,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A machine that is busy with something else is no fault of a test.
+settings.register_profile(
+    "convoy",
+    max_examples=int(os.environ.get("CONVOY_EXAMPLES", "100")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("convoy")
 
 with open(
     os.path.join(os.path.dirname(__file__), "module_utils", "fixtures", "haproxy_2_6.json"), encoding="utf-8"

@@ -53,7 +53,7 @@ def test_a_failure_says_why_and_how_the_servers_are(capsys: Any, haproxy_replay:
 def test_maintenance_is_a_warning(
     capsys: Any, haproxy_replay: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Asked of the module, since a process with the controller's code in it shows warnings instead of returning them."""
+    """Asked of the module: a process with the controller's code in it shows warnings instead of returning them."""
     warned: list[str] = []
     monkeypatch.setattr(haproxy.AnsibleModule, "warn", lambda _module, warning: warned.append(warning))
     code, result = call(capsys, socket=haproxy_replay("maint").path, servers=["app1"], state="ready")

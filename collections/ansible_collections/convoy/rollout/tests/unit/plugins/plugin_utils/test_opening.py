@@ -35,7 +35,7 @@ ROLLBACK: dict[str, Any] = {
     "min_available": 0,
     "zone_order": "inventory",
     "on_failure": "turn_back",
-    "unreachable": "fail",
+    "when_unreachable": "fail",
     "progress_deadline": 0,
     "hooks": {},
     "keep": 5,

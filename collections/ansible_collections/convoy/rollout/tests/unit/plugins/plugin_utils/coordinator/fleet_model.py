@@ -259,7 +259,7 @@ class Fleet:
             assert not [name for name, real in self.real.items() if real.taken]
         else:
             assert self.state.status is Status.FAILED
-            kept = self.state.scope is not Scope.ALL and (moved or self.state.out)
+            kept = self.state.scope is not Scope.ALL and (HostStatus.SUCCEEDED in statuses or self.state.out)
             went_on = self.goes_on_regardless() and self.state.count(FAILURES)
             assert self.to_return() or HostStatus.STUCK in statuses or kept or went_on or self.state.down
 

@@ -27,6 +27,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan im
     PlannedPhase,
     Sighting,
 )
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import OnFailure, Scope
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import (
     Event,
     HostStatus,
@@ -826,3 +827,176 @@ def test_nothing_is_written_of_hosts_that_are_as_was_written() -> None:
         "another",
     ).events
     assert [event.kind for event in events] == ["resumed"]
+
+
+# budgets, scopes, holds, and what always serves
+
+
+def limited(*phases: PlannedPhase, rules: dict[str, Any], **statuses: HostStatus) -> Rollout:
+    """A rollout whose plan has further rules."""
+    rollout = Rollout(*phases, **statuses)
+    rollout.plan = replace(rollout.plan, size=len(rollout.rows), **rules)
+    return rollout
+
+
+SIX = PlannedPhase("all", 6, 6)
+
+
+def test_failures_one_after_the_other_turn_it_round_though_the_budget_would_allow_them() -> None:
+    rollout = limited(SIX, rules={"failure_budget": 5, "consecutive_failures": 1})
+    rollout.go("a0", outcome="reverted")
+    rollout.go("a1")
+    rollout.go("a2", outcome="reverted")
+    assert rollout.state.status is Status.ROLLING
+    rollout.go("a3", outcome="reverted")
+    assert rollout.state.reason == "2 failed one after the other, more than the 1 that may"
+
+
+def test_failures_of_one_zone_turn_it_round() -> None:
+    rollout = limited(
+        PlannedPhase("one", 2, 2), PlannedPhase("two", 2, 2), rules={"failure_budget": 4, "zone_failures": 1}
+    )
+    rollout.go("a0", outcome="reverted")  # a zone is named after the last letter of its hosts
+    rollout.go("a1")
+    rollout.go("b1", outcome="reverted")
+    assert rollout.state.status is Status.ROLLING
+    rollout.go("b0", outcome="reverted")
+    assert rollout.state.reason == "2 of zone 0 failed, more than the failure budget of 1 of a zone"
+
+
+def test_unreachable_hosts_of_a_zone_count_from_the_beginning() -> None:
+    plan = replace(
+        Rollout(PlannedPhase("one", 3, 1), a1=HostStatus.UNREACHABLE).plan, zone_failures=0, failure_budget=3
+    )
+    opened = decide.opening(plan, NOW, "root", {})
+    assert [event.kind for event in opened.events] == ["opened", "turned_back"]
+
+
+@pytest.mark.parametrize(
+    ("scope", "back"),
+    [(Scope.ALL, {"a0", "b0"}), (Scope.PHASE, {"b0"}), (Scope.HOST, set()), (Scope.NONE, set())],
+)
+def test_the_scope_says_which_hosts_go_back(scope: Scope, back: set[str]) -> None:
+    rollout = limited(PlannedPhase("one", 1, 3), PlannedPhase("two", 3, 3), rules={"scope": scope})
+    rollout.go("a0", "b0")
+    rollout.go("b1", outcome="reverted")
+    assert rollout.state.status is Status.TURNING_BACK
+    assert {name for name, row in rollout.rows.items() if decide.goes_back(rollout.state, row)} == back
+    for name in back:
+        rollout.go(name, outcome="returned")
+    assert rollout.take(decide.close(rollout.plan, rollout.state, rollout.now)) == Recorded()
+    assert rollout.state.status is (Status.REVERTED if scope is Scope.ALL else Status.FAILED)
+
+
+def test_a_host_that_failed_goes_back_in_every_scope_but_none() -> None:
+    for scope in Scope:
+        rollout = limited(PlannedPhase("one", 2, 2), rules={"scope": scope})
+        rollout.go("a0", outcome="failed")
+        assert decide.goes_back(rollout.state, rollout.rows["a0"]) is (scope is not Scope.NONE)
+
+
+def test_a_person_may_stop_it_where_it_is() -> None:
+    rollout = Rollout(PlannedPhase("one", 2, 1))
+    rollout.go("a0")
+    rollout.take(decide.turn_back(rollout.plan, rollout.state, "enough", rollout.now, stop=True))
+    assert rollout.ask("a0") == Denied("the rollout turns back: enough")
+    rollout.take(decide.close(rollout.plan, rollout.state, rollout.now))
+    assert rollout.state.status is Status.FAILED
+
+
+def test_a_rollout_that_holds_waits_for_a_person_and_forgets_what_failed() -> None:
+    rollout = Rollout(PlannedPhase("one", 4, 4, on_failure=OnFailure.HOLD))
+    rollout.go("a0", outcome="reverted")
+    told = "1 failed, more than the failure budget of 0"
+    assert rollout.ask("a1") == Wait(f"held: {told}")
+    assert rollout.take(decide.approve(rollout.plan, rollout.state, "known", rollout.now)) == Recorded()
+    rollout.go("a1")
+    rollout.go("a2", outcome="reverted")
+    assert rollout.state.held == told
+
+
+def test_a_rollout_that_cannot_go_on_is_not_let_go_on() -> None:
+    rollout = Rollout(PlannedPhase("one", 4, 1, on_failure=OnFailure.HOLD), budget=3)
+    rollout.go("a0", outcome="failed")
+    assert rollout.state.held == "a0 fill the window of 1: no further host may go"
+    answer = rollout.take(decide.approve(rollout.plan, rollout.state, "go", rollout.now))
+    assert isinstance(answer, Denied)
+    assert answer.reason.endswith("Mend the hosts and deploy again, or abort")
+
+
+def test_a_gate_that_fails_holds_too() -> None:
+    rollout = Rollout(PlannedPhase("one", 1, 1, bake=5.0, on_failure=OnFailure.HOLD))
+    rollout.go("a0")
+    rollout.judge(Verdict.FAIL, "too slow")
+    assert rollout.state.gate
+    assert rollout.state.gate.held == "the gate of phase one is fail: too slow"
+
+
+def test_a_rollout_that_continues_has_failed_in_the_end() -> None:
+    rollout = Rollout(PlannedPhase("one", 3, 3, on_failure=OnFailure.CONTINUE))
+    rollout.go("a0", "a1", outcome="reverted")
+    rollout.go("a2")
+    rollout.take(decide.close(rollout.plan, rollout.state, rollout.now))
+    assert rollout.state.status is Status.FAILED
+    assert rollout.state.reason == "2 failed, more than the failure budget of 0"
+
+
+def test_so_many_serve_at_any_time() -> None:
+    rollout = limited(PlannedPhase("one", 4, 4), rules={"min_available": 2})
+    assert isinstance(rollout.ask("a0"), Admitted)
+    assert isinstance(rollout.ask("a1"), Admitted)
+    assert rollout.ask("a2") == Wait("only 2 hosts serve, 2 always have to", rollout.now + LEASE)
+    rollout.report("a0", "succeeded")
+    assert isinstance(rollout.ask("a2"), Admitted)
+
+
+def test_where_too_few_serve_for_good_it_turns_back() -> None:
+    rollout = limited(PlannedPhase("one", 3, 3), rules={"min_available": 2, "failure_budget": 3})
+    rollout.go("a0", outcome="failed")
+    assert rollout.state.reason == "only 2 hosts serve, and 2 always have to: no further host may go"
+
+
+def test_a_host_that_does_not_serve_may_always_go() -> None:
+    rollout = limited(PlannedPhase("one", 2, 2), rules={"min_available": 1})
+    rollout.state = replace(rollout.state, absent={"a1": 0})
+    assert isinstance(rollout.ask("a0"), Wait)
+    rollout.go("a1")
+    assert isinstance(rollout.ask("a0"), Admitted)
+
+
+def test_hosts_go_in_order_as_long_as_those_before_them_may_ask() -> None:
+    rollout = Rollout(PlannedPhase("one", 3, 1))
+    third = replace(rollout.rows["a2"], ahead=2)
+    asked = decide.admit(rollout.plan, rollout.state, third, rollout.now)
+    assert asked.answer == Wait("2 hosts of phase one go first", NOW + decide.TURN_GRACE)
+    late = decide.admit(rollout.plan, rollout.state, third, rollout.now + decide.TURN_GRACE)
+    assert isinstance(late.answer, Admitted)
+
+
+def test_without_progress_it_fails_unless_a_person_is_awaited() -> None:
+    rollout = limited(PlannedPhase("one", 3, 3), rules={"progress_deadline": 50.0})
+    rollout.go("a0")
+    rollout.take(decide.pause(rollout.state, "lunch", rollout.now))
+    rollout.now += 51
+    assert rollout.ask("a1") == Wait("paused: lunch")
+    rollout.take(decide.unpause(rollout.state, rollout.now))
+    rollout.now += 50
+    assert isinstance(rollout.ask("a1"), Admitted)
+    rollout.now += 1
+    rollout.ask("a2")
+    assert rollout.state.reason == "no host has succeeded for 51 s, the progress deadline is 50 s"
+
+
+def test_a_host_that_cannot_be_reached_may_be_deferred() -> None:
+    rollout = limited(PlannedPhase("one", 2, 2), rules={"defers": True})
+    rollout.report("a0", "unreachable")
+    assert rollout.rows["a0"].status is HostStatus.DEFERRED
+    rollout.go("a1")
+    rollout.take(decide.close(rollout.plan, rollout.state, rollout.now))
+    assert rollout.state.status is Status.SUCCEEDED
+
+
+def test_a_host_that_goes_away_on_its_way_is_lost_and_not_deferred() -> None:
+    rollout = limited(PlannedPhase("one", 2, 2), rules={"defers": True, "failure_budget": 1})
+    rollout.go("a0", outcome="unreachable")
+    assert rollout.rows["a0"].status is HostStatus.LOST
