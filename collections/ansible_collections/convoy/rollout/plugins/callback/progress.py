@@ -38,10 +38,13 @@ options:
 """
 
 import atexit
+import contextlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping
+from types import FrameType
 from typing import Any
 
 from ansible import constants
@@ -71,9 +74,11 @@ class CallbackModule(CallbackBase):
         self._standing = Standing(time.monotonic())
         self._line: StatusLine | None = None
         self._ordinary_lines = False
+        self._interruption = Interruption()
 
     def v2_playbook_on_start(self, playbook: Playbook) -> None:
         """See what kind of place this is printed to."""
+        self._interruption.watch()
         if not self.get_option("status_line") or not in_terminal():
             return
         if alone():
@@ -110,6 +115,7 @@ class CallbackModule(CallbackBase):
 
     def v2_playbook_on_stats(self, stats: AggregateStats) -> None:
         """The last lines of the run."""
+        self._interruption.resume = ""
         if self._line:
             self._line.stop()
         for line in ("", *self._standing.summary) if self._standing.summary else ():
@@ -119,6 +125,7 @@ class CallbackModule(CallbackBase):
         told = result.result.get("convoy")
         if not isinstance(told, Mapping):
             return
+        self._interruption.resume = str(told.get("resume", self._interruption.resume))
         now = time.strftime("%H:%M:%S")
         for line in lines_of(told, "lines"):
             self._display.display(f"{now}  {line}")
@@ -126,6 +133,37 @@ class CallbackModule(CallbackBase):
             self._display.display(f"{now}  {self._standing.text(time.monotonic())}")
         if self._line and self._standing.known:
             self._line.draw()
+
+
+class Interruption:
+    """Says how to go on when the run is interrupted. ``resume``: the command; empty while no rollout is open."""
+
+    def __init__(self) -> None:
+        self.resume = ""
+        self._pid = 0
+
+    def watch(self) -> None:
+        """Ctrl-C ends ansible-playbook in good order, SIGTERM at once."""
+        self._pid = os.getpid()
+        atexit.register(self._say)
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, self._terminated)
+
+    def _terminated(self, number: int, _frame: FrameType | None) -> None:
+        """In a worker, which has inherited this, there is nothing to say."""
+        self._say()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    def _say(self) -> None:
+        if not self.resume or os.getpid() != self._pid:
+            return
+        told = (
+            f"\ninterrupted: the rollout is open, hosts that are out finish or are found again; next: {self.resume}\n"
+        )
+        self.resume = ""
+        with contextlib.suppress(OSError):
+            os.write(sys.stderr.fileno(), told.encode())
 
 
 def in_terminal() -> bool:

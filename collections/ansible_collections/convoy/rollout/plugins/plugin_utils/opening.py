@@ -53,7 +53,8 @@ def open_rollout(
     view = rollouts.standing(opened.rollout)
     lines = [*_opening_lines(opened, checked), *text.plan_lines(plan, _notes(plan, readings, checked))]
     gate = rollouts.gate(opened.rollout) if opened.gate_due else None
-    return {**passed_on(view, retry), "changed": True, "warnings": warnings, "gate": gate, "convoy": {"lines": lines}}
+    told = {"lines": lines, "resume": retry}
+    return {**passed_on(view, retry), "changed": True, "warnings": warnings, "gate": gate, "convoy": told}
 
 
 def join(rollouts: Rollouts, retry: str, here: Sequence[str]) -> dict[str, Any]:
