@@ -195,8 +195,8 @@ def main() -> None:
         backend = haproxy.Backend(haproxy.Runtime(module.params["socket"]), module.params["backend"])
         outcome = reach(backend, module.params, module.check_mode)
     except ConvoyTargetError as error:
-        changed = backend is not None and backend.touched
-        module.fail_json(msg=error.message, changed=changed, **error.details)
+        touched = backend is not None and backend.touched
+        module.fail_json(msg=error.message, **{"changed": touched, **error.details})
     for warning in outcome.warnings:
         module.warn(warning)
     module.exit_json(**outcome.as_dict())
