@@ -50,8 +50,11 @@ class Count:
     events: float = 0.0
     exposure: float = 0.0
 
-    def __add__(self, other: Count) -> Count:
-        return Count(self.events + other.events, self.exposure + other.exposure)
+    @classmethod
+    def sum(cls, counts: Iterable[Count]) -> Count:
+        """All of them together."""
+        counts = list(counts)
+        return cls(sum(count.events for count in counts), sum(count.exposure for count in counts))
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,8 @@ def judge(looks: Sequence[Look[Strata]], rules: Sequential, ended: bool, before:
     seen = [stratum for strata in samples(looks) for stratum in strata]
     if trouble or not seen:
         return trouble or unheard(looks, ended)
-    canary = sum((stratum.canary for stratum in seen), Count())
-    baseline = before or sum((stratum.baseline for stratum in seen if stratum.baseline), Count())
+    canary = Count.sum(stratum.canary for stratum in seen)
+    baseline = before or Count.sum(stratum.baseline for stratum in seen if stratum.baseline)
     evidence = weigh(seen, rules, before)
     told = _told(canary, baseline, rules, before is not None)
     numbers = {
@@ -117,7 +120,7 @@ def judge(looks: Sequence[Look[Strata]], rules: Sequential, ended: bool, before:
 
 def weigh(strata: Strata, rules: Sequential, before: Count | None = None) -> Evidence:
     """The evidence in the data so far."""
-    canary = sum((stratum.canary for stratum in strata), Count())
+    canary = Count.sum(stratum.canary for stratum in strata)
     acceptable = _acceptable(canary, rules.acceptable) if rules.requests and rules.acceptable else -math.inf
     if before is None:
         return Evidence(*_against_hosts(strata, rules.minimum_effect), acceptable)

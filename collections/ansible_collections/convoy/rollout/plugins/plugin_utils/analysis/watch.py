@@ -243,7 +243,7 @@ class _ThresholdWatch(_Watch):
         counts = self._counters.advance(reading, at, bool(source.total))
         if counts is None:
             return None
-        total = sum(counts.values(), Count())
+        total = Count.sum(counts.values())
         return {"": total.events / total.exposure if total.exposure else math.nan}
 
     def judge(self, look: Look[threshold.Values], ended: bool) -> Judgement:
@@ -299,7 +299,7 @@ class _SequentialWatch(_Watch):
 
 
 def _sum(counts: Mapping[str, Count], hosts: Sequence[Host]) -> Count:
-    return sum((counts.get(host.name, Count()) for host in hosts), Count())
+    return Count.sum(counts.get(host.name, Count()) for host in hosts)
 
 
 class _MannWhitneyWatch(_Watch):
