@@ -16,7 +16,7 @@ NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
 LABEL = re.compile(r"\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*(=~|!~|!=|=)\s*\"((?:[^\"\\\n]|\\.)*)\"\s*(,|$)")
 # A timestamp and an exemplar may follow the value.
 LINE = re.compile(
-    rf"({NAME})\s*(?:\{{((?:[^\"}}]|\"(?:[^\"\\]|\\.)*\")*)\}})?\s*(\S+)(?:\s+[-+0-9.eE]+)?(?:\s+#\s.*)?\s*$"
+    rf"({NAME})(?:\s*\{{((?:[^\"}}]|\"(?:[^\"\\]|\\.)*\")*)\}}\s*|\s+)([^\s{{}}\"]+)(?:\s+[-+0-9.eE]+)?(?:\s+#\s.*)?\s*$"
 )
 SELECTOR = re.compile(rf"\s*({NAME})\s*(?:\{{(.*)\}})?\s*$", re.DOTALL)
 ESCAPED = re.compile(r"\\(.)")
