@@ -18,7 +18,7 @@ from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
 from ansible_collections.convoy.rollout.plugins.plugin_utils.analysis import mann_whitney, sequential, threshold
 from ansible_collections.convoy.rollout.plugins.plugin_utils.analysis.config import Metric, MetricGate
 from ansible_collections.convoy.rollout.plugins.plugin_utils.analysis.counters import Series, increments
-from ansible_collections.convoy.rollout.plugins.plugin_utils.analysis.judgement import Judgement, Look, times
+from ansible_collections.convoy.rollout.plugins.plugin_utils.analysis.judgement import Judgement, Look
 from ansible_collections.convoy.rollout.plugins.plugin_utils.analysis.mann_whitney import (
     Label,
     MannWhitney,
@@ -173,12 +173,9 @@ class _Watch:
         missing = [host for host in canary if host not in reading.present]
         missing = missing or _if_all(baseline, set(baseline) - reading.present)
         if missing:
-            there = (
-                f"it knows {', '.join(sorted(reading.present))}" if reading.present else "it knows none of the hosts"
-            )
             aliases = {host.name: host.alias for host in self.gate.hosts}
-            wanted = ", ".join(aliases[host] for host in missing)
-            raise NothingError(f"metric {self.metric.name}: nothing there matches {wanted} ({there})")
+            there = f"only {', '.join(sorted(reading.present))}" if reading.present else "and none of the other hosts"
+            raise NothingError(f"it finds nothing of {', '.join(aliases[host] for host in missing)}, {there}")
 
     @property
     def _without_baseline(self) -> bool:
@@ -389,7 +386,7 @@ def _outcome(watches: Sequence[_Watch], gate: MetricGate, elapsed: float) -> Gat
     if scored and scored.verdict:
         told.append((scored.verdict, scored.why))
     if not told:
-        dry = f"nothing was decided, since {times(len(results), 'metric')} of {len(results)} are dry runs"
+        dry = "every metric is a dry run, so nothing was decided"
         return GateOutcome(Verdict.PASS, dry, results, elapsed)
     verdict = min((verdict for verdict, _why in told), key=GRAVEST.index)
     message = "; ".join(why for each, why in told if each is verdict)
