@@ -20,38 +20,178 @@ description:
   - All of it runs on the controller, which has to reach the sources. The host is not contacted.
 options:
   metrics:
-    description:
-      - What to read, and by which rules to judge it.
-      - Each has a C(name) and one source. C(haproxy) has C(url) (of the statistics page as CSV; a list of them for
-        several load balancers) and C(backend); C(events) names the columns that are counted, C([hrsp_5xx, eresp, econ])
-        by default, and C(total) what they are out of, C(stot) by default.
-      - C(prometheus) has C(url) and either a C(query) that gives values, or C(events) and C(total), two selectors that
-        give counters as they are, without C(sum) or C(rate). C(label) names the label that tells the host, C(instance)
-        by default; a port behind the host's name does not matter.
-      - C(page) has C(url) with C({host}) where the host's name belongs, and either C(value), a selector of one gauge,
-        or C(events) and C(total), selectors of counters.
-      - Each source may have C(headers), a mapping. Redirects are not followed.
-      - C(judge) is C(sequential), C(threshold) or C(mann_whitney). Counters have C(sequential) by default, values
-        C(threshold).
-      - C(threshold) takes C(success) and C(failure), each a condition such as V(< 0.01) or a list of them, of which
-        C(success) needs all and C(failure) one; C(failure_limit), the bad looks that are allowed (0), with
-        C(consecutive) in a row; C(successes), the good looks in a row that are enough.
-      - C(sequential) compares the canary's rate with the baseline's. It takes C(alpha), the probability of a false
-        alarm over all looks together (0.01), C(beta), that of a wrong pass (0.01), C(minimum_effect), the smallest
-        ratio of the rates that matters (2), C(acceptable), a share of the requests that is good enough in itself
-        (0.001), C(undecided), what to say when the data prove nothing in time, V(inconclusive) or V(pass), and C(of),
-        what is counted (errors).
-      - C(mann_whitney) compares values of hosts when the time is over, as Kayenta does. It takes C(direction)
-        (V(increase), V(decrease) or V(either)), C(confidence) (0.98), C(tolerance) (0.25), C(allowed_increase) and
-        C(allowed_decrease) (1), C(nan) (V(remove) or V(replace)), C(outliers) (V(keep) or V(remove)), C(unit) (V(host)
-        or V(sample)), C(least_hosts) a side (5), C(group), C(critical).
-      - C(against) is V(hosts), to compare with O(baseline), or V(before), to compare with the same hosts in the time
-        that O(before) names. The latter needs C(prometheus).
-      - C(dry_run) records the verdict without letting it decide. C(inconclusive_limit) is how many looks may find
-        nothing (3), C(error_limit) how many in a row may fail (4).
+    description: What to read, and by which rules to judge it. Each has one source.
     type: list
     elements: dict
     required: true
+    suboptions:
+      name:
+        description: What it is called in messages.
+        type: str
+        required: true
+      judge:
+        description:
+          - V(threshold) holds each look against limits. V(sequential) compares the canary's rate of events with the
+            baseline's, and may be asked at any time. V(mann_whitney) compares values of hosts when the time is over, as
+            Kayenta does.
+          - Counters have V(sequential) by default, values V(threshold).
+        type: str
+        choices: [threshold, sequential, mann_whitney]
+      haproxy:
+        description: Counters of the servers of a HAProxy backend, from its statistics page.
+        type: dict
+        suboptions: &source
+          url:
+            description:
+              - The address. For HAProxy that of the page as CSV, or a list of them for several load balancers; for
+                Prometheus the server's; for a page with C({host}) where the host's name belongs.
+            type: raw
+            required: true
+          headers:
+            description: Sent with each request. Redirects are not followed.
+            type: dict
+          backend:
+            description: The backend, for HAProxy.
+            type: str
+          events:
+            description:
+              - What is counted. Columns for HAProxy, by default C([hrsp_5xx, eresp, econ]); for Prometheus and pages a
+                selector of counters as they are, without C(rate) or C(sum).
+            type: raw
+          total:
+            description:
+              - What the events are out of. A column for HAProxy, by default C(stot); otherwise a selector of counters.
+                Without it events are counted by the time.
+            type: str
+          query:
+            description: A query that gives values, for Prometheus.
+            type: str
+          label:
+            description:
+              - The label that names the host, for Prometheus, by default C(instance). A port behind the name does not
+                matter.
+            type: str
+          value:
+            description: A selector of one gauge, for a page.
+            type: str
+      prometheus:
+        description: A query, or counters, of a Prometheus server.
+        type: dict
+        suboptions: *source
+      page:
+        description: A gauge, or counters, of each host's own page in Prometheus's text format.
+        type: dict
+        suboptions: *source
+      against:
+        description:
+          - V(hosts) compares with O(baseline), V(before) with the same hosts in the time that O(before) names. The
+            latter needs Prometheus.
+        type: str
+        choices: [hosts, before]
+        default: hosts
+      dry_run:
+        description: Record the verdict, but let it decide nothing.
+        type: bool
+        default: false
+      inconclusive_limit:
+        description: How many looks may find nothing, over the whole time.
+        type: int
+        default: 3
+      error_limit:
+        description: How many looks in a row may fail to read the source.
+        type: int
+        default: 4
+      success:
+        description: For V(threshold). A condition such as C(< 0.01), or a list of which all have to hold.
+        type: raw
+      failure:
+        description: For V(threshold). A condition, or a list of which one is enough.
+        type: raw
+      failure_limit:
+        description: For V(threshold). How many bad looks are allowed.
+        type: int
+        default: 0
+      consecutive:
+        description: For V(threshold). Whether bad looks are counted in a row.
+        type: bool
+        default: false
+      successes:
+        description: For V(threshold). How many good looks in a row are enough. With 0 it looks to the end.
+        type: int
+        default: 0
+      alpha:
+        description: For V(sequential). The probability of a false alarm, over all looks together.
+        type: float
+        default: 0.01
+      beta:
+        description: For V(sequential). The probability of passing what is worse by the minimum effect.
+        type: float
+        default: 0.01
+      minimum_effect:
+        description: For V(sequential). The smallest ratio of the rates that matters.
+        type: float
+        default: 2.0
+      acceptable:
+        description: For V(sequential). A share of the requests that is good enough, whatever the baseline has.
+        type: float
+        default: 0.001
+      undecided:
+        description: For V(sequential). What to say when the time is over and the data prove nothing.
+        type: str
+        choices: [inconclusive, pass]
+        default: inconclusive
+      of:
+        description: For V(sequential). What is counted, for messages.
+        type: str
+        default: errors
+      direction:
+        description: For V(mann_whitney). Which difference is bad.
+        type: str
+        choices: [increase, decrease, either]
+        default: either
+      confidence:
+        description: For V(mann_whitney). The confidence of the interval of the shift.
+        type: float
+        default: 0.98
+      tolerance:
+        description: For V(mann_whitney). Beyond how much of its estimate the interval has to lie.
+        type: float
+        default: 0.25
+      allowed_increase:
+        description: For V(mann_whitney). The ratio of the means from which on more is bad.
+        type: float
+        default: 1.0
+      allowed_decrease:
+        description: For V(mann_whitney). The ratio of the means below which less is bad.
+        type: float
+        default: 1.0
+      nan:
+        description: For V(mann_whitney). Whether values that are no numbers are removed, or replaced by 0.
+        type: str
+        choices: [remove, replace]
+        default: remove
+      outliers:
+        description: For V(mann_whitney). Whether outliers are kept or removed.
+        type: str
+        choices: [keep, remove]
+        default: keep
+      unit:
+        description: For V(mann_whitney). Whether the mean of a host is one observation, or each sample.
+        type: str
+        choices: [host, sample]
+        default: host
+      least_hosts:
+        description: For V(mann_whitney). How many hosts each side needs.
+        type: int
+        default: 5
+      group:
+        description: For V(mann_whitney). The metric's group in O(score).
+        type: str
+        default: metrics
+      critical:
+        description: For V(mann_whitney). Whether the score is 0 when it does not pass.
+        type: bool
+        default: false
   canary:
     description: The hosts that run the new release.
     type: list
@@ -74,9 +214,21 @@ options:
     default: {}
   before:
     description:
-      - The time to compare with, for metrics that are C(against) V(before). C(until) is when it ended, in seconds since
-        the epoch, C(seconds) how long it was (3600), C(step) how often it is read (60).
+      - The time to compare with, for metrics with O(metrics[].against=before).
     type: dict
+    suboptions:
+      until:
+        description: When it ended, in seconds since the epoch.
+        type: float
+        required: true
+      seconds:
+        description: How long it was, in seconds.
+        type: float
+        default: 3600.0
+      step:
+        description: How often it is read, in seconds.
+        type: float
+        default: 60.0
   duration:
     description: For how long to look, in seconds.
     type: float
@@ -92,10 +244,20 @@ options:
     type: bool
     default: true
   score:
-    description:
-      - How metrics with the judge C(mann_whitney) are scored together, as Kayenta does. C(pass) is the least score of a
-        pass (95), C(marginal) that of V(inconclusive) (75), C(weights) gives groups their weight in percent.
+    description: How metrics with the judge C(mann_whitney) are scored together, as Kayenta does.
     type: dict
+    suboptions:
+      pass:
+        description: The least score that passes.
+        type: float
+        default: 95.0
+      marginal:
+        description: The least score that is inconclusive, not a failure.
+        type: float
+        default: 75.0
+      weights:
+        description: The weight of groups, in percent. Groups without one share the rest.
+        type: dict
   timeout:
     description: How long one source may take to answer, in seconds.
     type: float

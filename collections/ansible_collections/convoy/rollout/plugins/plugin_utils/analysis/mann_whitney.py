@@ -289,14 +289,15 @@ class Scoring:
 def score(results: Sequence[Scored], scoring: Scoring) -> tuple[float, Judgement]:
     """Kayenta's score of 0 to 100 over all its metrics, and the verdict: what is marginal is inconclusive here.
 
-    Where half of the metrics have no data, the score is 0 as in Kayenta, but the verdict is inconclusive.
+    Where the score is 0 for want of data, as in Kayenta, the verdict is inconclusive.
     """
     empty = sum(result.label is Label.NODATA for result in results)
     if 2 * empty >= len(results):
         return 0.0, Judgement(Verdict.INCONCLUSIVE, f"score 0: {empty} of {times(len(results), 'metric')} had no data")
-    bad = [result for result in results if result.label is not Label.PASS]
-    if any(result.critical for result in bad):
-        return 0.0, Judgement(Verdict.FAIL, "score 0: a critical metric did not pass")
+    critical = {result.label for result in results if result.critical} - {Label.PASS}
+    if critical:
+        verdict = Verdict.INCONCLUSIVE if critical == {Label.NODATA} else Verdict.FAIL
+        return 0.0, Judgement(verdict, "score 0: a critical metric did not pass")
     total = _weighted(results, scoring.weights or {})
     told = f"score {total:.4g} (passes from {scoring.passes:g} on, marginal from {scoring.marginal:g} on)"
     if total >= scoring.passes:

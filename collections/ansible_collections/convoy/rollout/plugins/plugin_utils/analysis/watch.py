@@ -384,7 +384,7 @@ def _outcome(watches: Sequence[_Watch], gate: MetricGate, elapsed: float) -> Gat
     ]
     points, scored = _score(deciding, gate)
     if scored and scored.verdict:
-        told.append((scored.verdict, scored.why))
+        told.append((scored.verdict, "; ".join([scored.why, *_why_scored(deciding)])))
     if not told:
         dry = "every metric is a dry run, so nothing was decided"
         return GateOutcome(Verdict.PASS, dry, results, elapsed)
@@ -396,6 +396,15 @@ def _outcome(watches: Sequence[_Watch], gate: MetricGate, elapsed: float) -> Gat
 def _decides(result: MetricResult) -> bool:
     """What is scored decides by its score, unless its source could not be read."""
     return not isinstance(result.metric.rules, MannWhitney) or result.verdict is Verdict.ERROR
+
+
+def _why_scored(results: Sequence[MetricResult]) -> list[str]:
+    """What took from the score."""
+    return [
+        f"{result.metric.name}: {result.judgement.why}"
+        for result in results
+        if isinstance(result.metric.rules, MannWhitney) and result.verdict is not Verdict.PASS
+    ]
 
 
 def _score(results: Sequence[MetricResult], gate: MetricGate) -> tuple[float | None, Judgement | None]:

@@ -169,7 +169,7 @@ OK, UP, NONE = Label.PASS, Label.HIGH, Label.NODATA
         ([Scored(OK)] * 2 + [Scored(UP)], 100 * 2 / 3, Verdict.FAIL),
         ([Scored(OK)] * 19 + [Scored(UP)], 95, Verdict.PASS),
         ([Scored(OK)] * 19 + [Scored(UP, critical=True)], 0, Verdict.FAIL),
-        ([Scored(OK)] * 19 + [Scored(NONE, critical=True)], 0, Verdict.FAIL),
+        ([Scored(OK)] * 19 + [Scored(NONE, critical=True)], 0, Verdict.INCONCLUSIVE),
         ([Scored(OK)] * 3 + [Scored(NONE)], 100, Verdict.PASS),
         ([Scored(OK), Scored(NONE)], 0, Verdict.INCONCLUSIVE),
         ([Scored(NONE)], 0, Verdict.INCONCLUSIVE),

@@ -335,7 +335,7 @@ def queue(**changes: Any) -> dict[str, Any]:
 def test_hosts_are_compared_at_the_end() -> None:
     outcome, fleet = watch(queues(9, 5), metrics=[queue()], canary=NEW, baseline=OLD)
     assert (outcome.verdict, outcome.elapsed, outcome.score) == (Verdict.FAIL, 600, 0)
-    assert outcome.message == "score 0 (passes from 95 on, marginal from 75 on)"
+    assert outcome.message.startswith("score 0 (passes from 95 on, marginal from 75 on); queue: High: 6 canary hosts")
     assert outcome.results[0].judgement.why.startswith("High: 6 canary hosts with a mean of 9.25, 6 of the baseline")
     assert len(fleet.fetched) == 11 * 12
     assert watch(queues(5, 5), metrics=[queue()], canary=NEW, baseline=OLD)[0].score == 100
