@@ -189,6 +189,8 @@ def _prior(least: float, most: float | None) -> tuple[float, ...]:
 
 def _against_before(canary: Count, before: Count, rules: Sequential) -> tuple[float, float]:
     """A Poisson rate against the limits of the earlier one. Each half of alpha and beta costs a factor of 2."""
+    if not before.exposure:
+        return -math.inf, -math.inf
     lowest, highest = rate_limits(before, rules.alpha / 2, rules.beta / 2)
     worse, _unused = _averages(_poisson(canary, highest), rules.minimum_effect)
     _unused, alike = _averages(_poisson(canary, lowest), rules.minimum_effect)
@@ -201,8 +203,6 @@ def _poisson(canary: Count, rate: float) -> Callable[[float], float]:
 
 def rate_limits(count: Count, alpha: float, beta: float) -> tuple[float, float]:
     """The rate that is exceeded with a confidence of 1 - beta, and the one that is not with 1 - alpha."""
-    if not count.exposure:
-        return 0.0, math.inf
     z = NormalDist().inv_cdf
     below, above = count.events, count.events + 1
     lowest = below * (1 - 1 / (9 * below) + z(beta) / (3 * math.sqrt(below))) ** 3 if below else 0.0

@@ -9,10 +9,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.convoy.rollout.plugins.action import metric_gate
-from ansible_collections.convoy.rollout.plugins.plugin_utils.analysis.config import MetricGate
+from ansible_collections.convoy.rollout.plugins.modules.metric_gate import DOCUMENTATION, EXAMPLES
+from ansible_collections.convoy.rollout.plugins.plugin_utils.analysis.config import (
+    COMMON,
+    JUDGES,
+    MetricGate,
+    parse_metrics,
+)
 from ansible_collections.convoy.rollout.plugins.plugin_utils.analysis.watch import GateOutcome
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Verdict
 
@@ -84,3 +91,34 @@ def test_a_gate_that_is_written_wrong_is_an_error(arguments: dict[str, Any], mes
 
 def test_no_metrics_are_no_pass() -> None:
     assert perform(metrics=[])["verdict"] == "inconclusive"
+
+
+# --- the documentation -----------------------------------------------------------------------------------------
+
+METRIC: dict[str, Any] = yaml.safe_load(DOCUMENTATION)["options"]["metrics"]["suboptions"]
+BALANCER = {"url": "http://lb1/stats;csv", "backend": "app"}
+
+
+def test_every_option_of_a_metric_is_documented() -> None:
+    assert set(METRIC) == {*COMMON, *(key for keys in JUDGES.values() for key in keys)}
+
+
+@pytest.mark.parametrize("judge", sorted(JUDGES))
+def test_the_documented_defaults_are_those_that_are_taken(judge: str) -> None:
+    told = {key: METRIC[key]["default"] for key in (*COMMON, *JUDGES[judge]) if "default" in METRIC[key]}
+    plain = {"name": "errors", "judge": judge, "haproxy": BALANCER}
+    if judge == "threshold":
+        plain["success"] = "< 0.01"
+    assert parse_metrics([{**plain, **told}]) == parse_metrics([plain])
+
+
+def test_the_choices_are_those_that_are_taken() -> None:
+    for judge, keys in JUDGES.items():
+        for key in keys:
+            for choice in METRIC[key].get("choices", ()):
+                parse_metrics([{"name": "a", "judge": judge, "haproxy": BALANCER, "success": None, key: choice}])
+
+
+def test_the_examples_can_be_read() -> None:
+    for task in yaml.safe_load(EXAMPLES):
+        assert parse_metrics(task["convoy.rollout.metric_gate"]["metrics"])
