@@ -192,7 +192,8 @@ def latency_cases(hosts: int) -> list[Case]:
 
 def table(cases: Sequence[Case], contenders: Sequence[Contender], runs: int) -> Iterator[str]:
     """The verdicts of each contender on the same data."""
-    heads = [f"{case.name} {'false alarms (passes)' if case.good else 'found (median minute)'}" for case in cases]
+    words = {True: "false alarms, passed", False: "found (by minute), passed"}
+    heads = [f"{case.name}: {words[case.good]}" for case in cases]
     yield f"| judge | runs | {' | '.join(heads)} |"
     yield "|---|---|" + "---|" * len(cases)
     for contender in contenders:
@@ -202,13 +203,12 @@ def table(cases: Sequence[Case], contenders: Sequence[Contender], runs: int) -> 
 
 
 def cell(case: Case, contender: Contender, runs: int) -> str:
-    """The share of runs that failed; beside it that of passes, or when half of them had failed."""
+    """The share of runs that failed, with the minute by which half of them had; and the share that passed."""
     found = simulations.verdicts(case.make, contender.judge(case.usual), runs, stop_at_pass=contender.stop_at_pass)
     failed = percent(simulations.share(found, Verdict.FAIL))
-    if case.good:
-        return f"{failed} ({percent(simulations.share(found, Verdict.PASS))})"
+    passed = percent(simulations.share(found, Verdict.PASS))
     minute = simulations.median_minute(found, Verdict.FAIL)
-    return f"{failed} ({minute})" if minute else failed
+    return f"{failed}, {passed}" if case.good or not minute else f"{failed} ({minute}), {passed}"
 
 
 def percent(share: float) -> str:
@@ -223,8 +223,8 @@ INTRODUCTION = """\
 for an hour, and counts what the judges of [metric gates](gates.md) said. The data are the same for every judge, and
 the same every time; where a judge takes long, it saw the first of them only.
 
-A false alarm turns a good release back. What is not found is a bad release that went on. Where neither happened, the
-judge passed it or, as `sequential` does, said that it could not tell."""
+A false alarm turns a good release back. A bad release has to be found; behind it stands the minute by which half of
+those that were found had been. What is neither found nor passed was too little to tell: the rollout holds."""
 
 COUNTS = """\
 ## Errors

@@ -16,6 +16,7 @@ for one look, not for one each minute.
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -157,9 +158,10 @@ def _prepared(values: Sequence[float], rules: MannWhitney) -> list[float]:
 
 
 def _numbers_only(values: Iterable[float], rules: MannWhitney) -> list[float]:
+    """Infinite values are left out like those that are no numbers: no shift can be told from them."""
     if rules.zero_for_nan:
-        return [0.0 if math.isnan(value) else value for value in values]
-    return [value for value in values if not math.isnan(value)]
+        return [value if math.isfinite(value) else 0.0 for value in values]
+    return [value for value in values if math.isfinite(value)]
 
 
 def _without_outliers(values: Sequence[float]) -> list[float]:
@@ -233,15 +235,16 @@ def _brent(function: Callable[[float], float], begin: float, end: float) -> floa
             older, best, other = best, other, best
             at_older, at_best, at_other = at_best, at_other, at_best
         half = (other - best) / 2
-        if not at_best or abs(half) <= TOLERANCE:
+        tolerance = TOLERANCE + 4 * sys.float_info.epsilon * abs(best)
+        if not at_best or abs(half) <= tolerance:
             return best
         proposed = _interpolated((older, at_older), (best, at_best), (other, at_other))
-        if abs(before_last) < TOLERANCE or abs(at_older) <= abs(at_best) or not _is_better(proposed, half, before_last):
+        if abs(before_last) < tolerance or abs(at_older) <= abs(at_best) or not _is_better(proposed, half, before_last):
             step = before_last = half
         else:
             before_last, step = step, proposed
         older, at_older = best, at_best
-        best += step if abs(step) > TOLERANCE else math.copysign(TOLERANCE, half)
+        best += step if abs(step) > tolerance else math.copysign(tolerance, half)
         at_best = function(best)
         if (at_best > 0) == (at_other > 0):
             other, at_other = older, at_older

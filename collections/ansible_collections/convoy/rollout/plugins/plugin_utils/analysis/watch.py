@@ -10,7 +10,8 @@ Clock and fetching are passed in.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,7 +113,7 @@ def run(gate: MetricGate, clock: Clock, fetch: Fetch) -> GateOutcome:
 # --- one metric ------------------------------------------------------------------------------------------------
 
 
-class _Watch:
+class _Watch(ABC):
     """What has been seen of one metric, and what that says. Subclasses make samples of readings."""
 
     def __init__(self, metric: Metric, gate: MetricGate) -> None:
@@ -150,13 +151,13 @@ class _Watch:
         elif ended and self.passed and self.judgement.verdict is not Verdict.FAIL:
             self.judgement = self.passed
 
+    @abstractmethod
     def sample(self, answers: Answers, at: float) -> Any:
         """What this look found; None where it only took the counters. Raises SourceError and NothingError."""
-        raise NotImplementedError
 
+    @abstractmethod
     def judge(self, look: Look[Any], ended: bool) -> Judgement:
         """The judgement over all looks."""
-        raise NotImplementedError
 
     def read(self, answers: Answers) -> Reading:
         """The reading. Raises NothingError where it knows nothing of a canary host or of all the baseline."""
@@ -174,12 +175,17 @@ class _Watch:
         missing = missing or _if_all(baseline, set(baseline) - reading.present)
         if missing:
             aliases = {host.name: host.alias for host in self.gate.hosts}
-            there = f"only {', '.join(sorted(reading.present))}" if reading.present else "and none of the other hosts"
-            raise NothingError(f"it finds nothing of {', '.join(aliases[host] for host in missing)}, {there}")
+            there = f"only {_names(reading.present)}" if reading.present else "and none of the other hosts"
+            raise NothingError(f"it finds nothing of {_names(aliases[host] for host in missing)}, {there}")
 
     @property
     def _without_baseline(self) -> bool:
         return self.metric.before or isinstance(self.metric.rules, Threshold)
+
+
+def _names(hosts: Iterable[str]) -> str:
+    names = sorted(hosts)
+    return ", ".join(names) if len(names) <= 5 else f"{', '.join(names[:4])} and {len(names) - 4} more"
 
 
 def _if_all(hosts: Sequence[str], troubled: Any) -> list[str]:

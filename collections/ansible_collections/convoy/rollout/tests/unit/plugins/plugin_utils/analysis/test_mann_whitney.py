@@ -57,6 +57,15 @@ def test_every_pair_of_sides_has_an_interval(canary: list[int], baseline: list[i
     assert found.low - 1e-3 <= found.estimate <= found.high + 1e-3
 
 
+FLOATS = st.lists(st.floats(-1e18, 1e18), min_size=1, max_size=12)
+
+
+@given(FLOATS, FLOATS, st.sampled_from([1e-30, 1e-9, 1.0]))
+def test_the_search_ends_for_values_of_any_size(canary: list[float], baseline: list[float], scale: float) -> None:
+    found = shift_of([scale * value for value in canary], [scale * value for value in baseline], 0.98)
+    assert found.low <= found.high or found.low == pytest.approx(found.high, rel=1e-3, abs=1e-3)
+
+
 def test_the_estimate_is_near_the_median_of_the_differences() -> None:
     random = Random(1)
     canary = [random.gauss(12, 2) for _value in range(40)]
@@ -87,6 +96,8 @@ LOW, MIDDLE, HIGH = [1.0, 1.1, 1.2, 1.3, 1.4], [1.05, 1.15, 1.25, 1.35, 1.45], [
         (HIGH, [NAN] * 5, replace(PLAIN, zero_for_nan=True), Label.HIGH),
         (LOW, list(reversed(LOW)), PLAIN, Label.PASS),
         ([3.0, 3.0], [3.0], PLAIN, Label.PASS),
+        ([*HIGH, math.inf], LOW, PLAIN, Label.HIGH),
+        ([math.inf] * 5, LOW, PLAIN, Label.NODATA),
         ([4.0] * 5, [3.0] * 5, PLAIN, Label.HIGH),
     ],
 )

@@ -127,6 +127,11 @@ def test_a_server_that_is_not_there_is_named() -> None:
     assert outcome.message == "errors: it finds nothing of new1, only old1, old2 (4 of 4 looks, 3 are allowed)"
 
 
+def test_many_hosts_are_not_all_named() -> None:
+    outcome, _fleet = watch(balancer(dict.fromkeys(OLD, 0.0)), metrics=[ERRORS], canary=NEW, baseline=OLD)
+    assert "nothing of new0, new1, new2, new3 and 2 more, only old0, old1, old2, old3 and 2 more" in outcome.message
+
+
 def test_servers_may_have_other_names() -> None:
     outcome, _fleet = watch(
         balancer({"srv-1": 0.5, "srv-2": 0, "srv-3": 0}),
