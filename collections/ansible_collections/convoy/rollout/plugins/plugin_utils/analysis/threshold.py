@@ -73,12 +73,13 @@ def judge(looks: Sequence[Look[Values]], rules: Threshold, ended: bool) -> Judge
     seen = samples(looks)
     verdicts = [classify(values, rules) for values in seen]
     bad, good = verdicts.count(Verdict.FAIL), verdicts.count(Verdict.PASS)
-    numbers = {"good": good, "bad": bad, "inconclusive": verdicts.count(Verdict.INCONCLUSIVE)}
+    unclear = verdicts.count(Verdict.INCONCLUSIVE)
+    numbers = {"good": good, "bad": bad, "inconclusive": unclear, "last": _finite(seen[-1]) if seen else {}}
     if _bad_looks(verdicts, rules) > rules.failures:
         at_worst = seen[max(index for index, verdict in enumerate(verdicts) if verdict is Verdict.FAIL)]
         limit = f"{bad} of {times(len(seen), 'look')} bad, {rules.failures}{_in_a_row(rules)} are allowed"
         return Judgement(Verdict.FAIL, f"{_told(at_worst, rules)} ({limit})", numbers)
-    trouble = troubled(looks, rules.limits, numbers["inconclusive"])
+    trouble = troubled(looks, rules.limits, unclear)
     if trouble or not seen:
         return trouble or unheard(looks, ended)
     streak = _streak(verdicts, Verdict.PASS)
@@ -110,6 +111,11 @@ def _is_bad(value: float, rules: Threshold) -> bool:
 
 def _is_good(value: float, rules: Threshold) -> bool:
     return all(condition.holds(value) for condition in rules.success)
+
+
+def _finite(values: Values) -> dict[str, float | None]:
+    """As JSON can hold it."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def _bad_looks(verdicts: Sequence[Verdict], rules: Threshold) -> int:

@@ -130,5 +130,10 @@ def test_the_worst_series_is_named() -> None:
     assert found.why.startswith("0.7 of app2 (good is < 0.01)")
 
 
+def test_the_numbers_can_be_written_as_json() -> None:
+    found = judge([Look(0.0, {"app1": 0.0, "app2": NAN, "app3": math.inf})], Threshold(GOOD), ended=False)
+    assert found.numbers == {"good": 0, "bad": 1, "inconclusive": 0, "last": {"app1": 0.0, "app2": None, "app3": None}}
+
+
 def test_nothing_seen_yet_is_undecided() -> None:
     assert judge([Look(0.0)], Threshold(GOOD), ended=False) == Judgement(None, "nothing has been counted yet")
