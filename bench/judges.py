@@ -234,11 +234,11 @@ Errors a minute of the baseline → of the canary, independent of each other, wi
 itself."""
 
 AFTER_COUNTS = """\
-`sequential` was made for this: its false alarms stay below alpha however often somebody looks, and it may end as soon
-as it knows. What it lets pass early although the errors have doubled stays below beta; who watches on finds those
-too. A threshold has to be set for each service, and cries wolf where errors are rare. Kayenta's comparison of minutes
-is not made for being asked again and again, nor for few errors: asked once, it misses a doubling of 1 a minute for
-want of power."""
+`sequential` was made for this: its false alarms stay below alpha and what it passes wrongly below beta, however often
+somebody looks, and it ends as soon as it knows. Who watches on after a pass finds what shows itself later. Where
+errors are rare, an hour may not be enough to tell; give it longer, or say which rate is acceptable. A threshold has
+to be set for each service, and cries wolf where errors are rare. Kayenta's comparison of minutes finds a doubling of
+one error a minute in a third of the hours only."""
 
 LATENCIES = """\
 ## Latencies of one host a side
