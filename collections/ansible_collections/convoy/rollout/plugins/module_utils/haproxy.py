@@ -93,7 +93,7 @@ class Server(NamedTuple):
 def parse_servers(states: str, stat: str) -> dict[str, Server]:
     """The servers of one backend by name, from the answers to `show servers state` and `show stat`."""
     admin = {row["srv_name"]: row for row in _state_rows(states)}
-    rows = {row["svname"]: row for row in _stat_rows(stat)}
+    rows = {row["svname"]: row for row in stat_rows(stat)}
     return {name: _server(admin[name], row) for name, row in rows.items() if name in admin}
 
 
@@ -108,7 +108,8 @@ def _state_rows(text: str) -> list[dict[str, str]]:
     return [dict(zip(columns, line.split())) for line in lines[2:]]
 
 
-def _stat_rows(text: str) -> list[dict[str, str]]:
+def stat_rows(text: str) -> list[dict[str, str]]:
+    """The rows of `show stat`, by its column names. HAProxy's statistics page has the same shape at `/stats;csv`."""
     import csv
 
     if not text.startswith("# pxname,"):
