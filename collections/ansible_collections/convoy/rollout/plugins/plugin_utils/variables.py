@@ -17,7 +17,7 @@ import yaml
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError, nearest
 
-PREFIXES = ("component_", "rollout_", "environment_", "traffic_", "depot_", "publish_")
+PREFIXES = ("component_", "rollout_", "environment_", "traffic_", "depot_", "publish_", "ledger_")
 REGISTERED = frozenset(
     {
         "component_activated", "component_read", "component_reverted", "component_staged", "rollout_admission",

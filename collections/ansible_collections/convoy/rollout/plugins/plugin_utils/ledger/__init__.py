@@ -9,4 +9,7 @@
 * ``store``  transactions over one stream of events (one component in one environment)
 * ``rollouts`` the coordinator's decisions, taken and recorded in one transaction each
 * ``rebuild`` what the tables must say, told by the events alone; pure
+* ``history`` what the events tell people; pure
+* ``audit`` everything of a stream verified, compared and told
+* ``export`` the events as lines of JSON
 """

@@ -41,7 +41,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import schem
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger, LedgerError, Transaction
 
 if schema.INSTALLED:
-    from sqlalchemy import func, insert, select, update
+    from sqlalchemy import Connection, func, insert, select, update
 
 
 class BusyError(ConvoyError):
@@ -285,32 +285,8 @@ class Rollouts:
 
     def view(self, rollout: str | None = None) -> RolloutView | None:
         """A rollout as it stands (the newest one by default); None where there is none."""
-        events = schema.events.c
-        opened = select(events.rollout).where((events.stream == self.stream) & (events.kind == "opened"))
-        newest = opened.order_by(events.seq.desc()).limit(1).scalar_subquery()
-        query = select(schema.rollouts).where(schema.rollouts.c.stream == self.stream)
-        query = query.where(schema.rollouts.c.id == (rollout or newest))
-        of_stream = select(schema.streams).where(schema.streams.c.name == self.stream)
         with self._ledger.reading() as connection:
-            row = connection.execute(query).mappings().first()
-            if row is None:
-                return None
-            of_rollout = schema.hosts.c.rollout == row["id"]
-            rows = connection.execute(select(schema.hosts).where(of_rollout).order_by(schema.hosts.c.position))
-            hosts = tuple(_host_row(dict(host)) for host in rows.mappings())
-            stream = connection.execute(of_stream).mappings().one()
-        return RolloutView(
-            id=row["id"],
-            opened_at=row["opened_at"],
-            status=Status(row["status"]),
-            facts=json.loads(row["facts"]),
-            plan=Plan.from_rules(json.loads(row["rules"])),
-            state=RolloutState.from_json(json.loads(row["state"])),
-            hosts=hosts,
-            head=(stream["head"], stream["head_hash"]),
-            token=stream["token"],
-            holder=Run(**json.loads(stream["holder"])) if stream["holder"] else None,
-        )
+            return view_in(connection, self.stream, rollout)
 
     def standing(self, rollout: str) -> RolloutView:
         """The rollout with this id as it stands. Raises LedgerError where there is none."""
@@ -382,6 +358,37 @@ class _Loaded:
         changes = {"state": json.dumps(state.to_json()), "status": state.status}
         tx.connection.execute(update(schema.rollouts).where(schema.rollouts.c.id == self.id).values(changes))
         return state
+
+
+def view_in(connection: Connection, stream: str, rollout: str | None = None) -> RolloutView | None:
+    """A rollout as the tables have it (the newest one by default); None where there is none."""
+    events = schema.events.c
+    opened = select(events.rollout).where((events.stream == stream) & (events.kind == "opened"))
+    newest = opened.order_by(events.seq.desc()).limit(1).scalar_subquery()
+    query = select(schema.rollouts).where(schema.rollouts.c.stream == stream)
+    row = connection.execute(query.where(schema.rollouts.c.id == (rollout or newest))).mappings().first()
+    if row is None:
+        return None
+    of_stream = connection.execute(select(schema.streams).where(schema.streams.c.name == stream)).mappings().one()
+    return RolloutView(
+        id=row["id"],
+        opened_at=row["opened_at"],
+        status=Status(row["status"]),
+        facts=json.loads(row["facts"]),
+        plan=Plan.from_rules(json.loads(row["rules"])),
+        state=RolloutState.from_json(json.loads(row["state"])),
+        hosts=hosts_in(connection, row["id"]),
+        head=(of_stream["head"], of_stream["head_hash"]),
+        token=of_stream["token"],
+        holder=Run(**json.loads(of_stream["holder"])) if of_stream["holder"] else None,
+    )
+
+
+def hosts_in(connection: Connection, rollout: str) -> tuple[HostRow, ...]:
+    """The hosts of a rollout as the tables have them, in the plan's order."""
+    of_rollout = select(schema.hosts).where(schema.hosts.c.rollout == rollout)
+    rows = connection.execute(of_rollout.order_by(schema.hosts.c.position)).mappings()
+    return tuple(_host_row(dict(host)) for host in rows)
 
 
 def _sighting(facts: HostFacts | None, wanted: str | None) -> Sighting:

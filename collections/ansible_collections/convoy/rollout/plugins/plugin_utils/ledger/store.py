@@ -87,10 +87,11 @@ class Transaction:
 class Ledger:
     """A ledger by its URL, e.g. ``sqlite:////var/lib/convoy/ledger.db`` or ``postgresql+psycopg://user@host/db``."""
 
-    def __init__(self, url: str, actor: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, url: str, actor: str, clock: Callable[[], float] = time.time, reads_only: bool = False) -> None:
+        """``reads_only``: a ledger that is not there is not made, and nothing can be written."""
         self._actor = actor
         self._clock = clock
-        self._engine = _engine(url)
+        self._engine = _engine(url, reads_only)
         self.sqlite = self._engine.dialect.name == "sqlite"
 
     def prepare(self) -> None:
@@ -101,6 +102,17 @@ class Ledger:
                 schema.metadata.create_all(connection)
                 connection.execute(insert(schema.ledger_version).values(version=schema.VERSION))
             version = connection.scalar(select(schema.ledger_version.c.version))
+        self._refuse_other(version)
+
+    def expect(self) -> None:
+        """Raise LedgerError unless the tables are there, of this version. Makes none."""
+        with self.reading() as connection:
+            if not inspect(connection).has_table(schema.ledger_version.name):
+                raise _missing(str(self._engine.url))
+            version = connection.scalar(select(schema.ledger_version.c.version))
+        self._refuse_other(version)
+
+    def _refuse_other(self, version: int | None) -> None:
         if version != schema.VERSION:
             raise LedgerError(
                 f"the ledger {self._engine.url!r} has schema version {version}, this collection writes version "
@@ -127,24 +139,15 @@ class Ledger:
 
     def entries(self, stream: str, rollout: str | None = None) -> list[Entry]:
         """The events of a stream, or of one of its rollouts, oldest first."""
-        query = select(schema.events).where(schema.events.c.stream == stream).order_by(schema.events.c.seq)
-        if rollout is not None:
-            query = query.where(schema.events.c.rollout == rollout)
         with self.reading() as connection:
-            return [Entry(**row) for row in connection.execute(query).mappings()]
+            return list(entries_in(connection, stream, rollout))
 
     def verify(self, stream: str) -> None:
         """Raise LedgerError naming the first entry that was edited, removed or cut off."""
-        named = select(schema.streams.c.head, schema.streams.c.head_hash).where(schema.streams.c.name == stream)
-        query = select(schema.events).where(schema.events.c.stream == stream).order_by(schema.events.c.seq)
         with self.reading() as connection:
-            head, head_hash = connection.execute(named).first() or (0, GENESIS)
-            rows = connection.execution_options(yield_per=1000).execute(query).mappings()
-            wrong = broken_link((Entry(**row) for row in rows), head, head_hash)
+            wrong = broken_link(entries_in(connection, stream), *head_in(connection, stream))
         if wrong:
-            raise LedgerError(
-                f"the ledger of {stream} is not intact: {wrong}. Nothing is deployed until it is restored"
-            )
+            raise not_intact(stream, wrong)
 
     def _lock(self, connection: Connection, stream: str) -> float:
         """Lock the stream for this transaction; the time, in epoch seconds, by the clock that all runs share."""
@@ -157,10 +160,38 @@ class Ledger:
         return float(connection.scalar(text("SELECT extract(epoch FROM clock_timestamp())")) or 0.0)
 
 
-def _engine(url: str) -> Engine:
+def entries_in(connection: Connection, stream: str, rollout: str | None = None) -> Iterator[Entry]:
+    """The events of a stream, or of one of its rollouts, oldest first, without holding them all in memory."""
+    query = select(schema.events).where(schema.events.c.stream == stream).order_by(schema.events.c.seq)
+    if rollout is not None:
+        query = query.where(schema.events.c.rollout == rollout)
+    for row in connection.execute(query, execution_options={"yield_per": 1000}):
+        yield Entry(*row)
+
+
+def head_in(connection: Connection, stream: str) -> tuple[int, str]:
+    """Number and hash of the newest event, as the stream's row names them."""
+    named = select(schema.streams.c.head, schema.streams.c.head_hash).where(schema.streams.c.name == stream)
+    head = connection.execute(named).first()
+    return (head[0], head[1]) if head else (0, GENESIS)
+
+
+def not_intact(stream: str, wrong: str) -> LedgerError:
+    """What is raised for a chain that does not hold."""
+    return LedgerError(f"the ledger of {stream} is not intact: {wrong}. Nothing is deployed until it is restored")
+
+
+def _missing(place: str) -> LedgerError:
+    return LedgerError(
+        f"there is no ledger at {place}: the first deployment makes one. Nothing was made; check "
+        "environment_ledger_url, and -i, if deployments were made"
+    )
+
+
+def _engine(url: str, reads_only: bool) -> Engine:
     parsed = _parse(url)
     if parsed.drivername == "sqlite":
-        return _sqlite_engine(parsed)
+        return _sqlite_engine(parsed, reads_only)
     options = {} if "connect_timeout" in parsed.query else {"connect_timeout": CONNECT_TIMEOUT}
     try:
         return create_engine(parsed, poolclass=NullPool, isolation_level="READ COMMITTED", connect_args=options)
@@ -190,13 +221,16 @@ def _parse(url: str) -> URL:
     )
 
 
-def _sqlite_engine(url: URL) -> Engine:
+def _sqlite_engine(url: URL, reads_only: bool) -> Engine:
     if not url.database or url.database == ":memory:":
         raise LedgerError("environment_ledger_url: a ledger in memory is lost with the process: give a file")
     path = Path(url.database)
+    if reads_only and not path.is_file():
+        raise _missing(str(path))
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        if not reads_only:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | (0 if reads_only else os.O_CREAT), 0o600))
     except OSError as error:
         raise LedgerError(f"the ledger {path} cannot be opened for writing: {error.strerror}") from error
     engine = create_engine(url, poolclass=NullPool)
@@ -205,7 +239,7 @@ def _sqlite_engine(url: URL) -> Engine:
     def _configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # transactions are begun below, not by the driver
         connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT * 1000}")
-        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA query_only=ON" if reads_only else "PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
 
     @event.listens_for(engine, "begin")

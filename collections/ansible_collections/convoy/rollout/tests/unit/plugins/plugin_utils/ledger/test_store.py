@@ -195,6 +195,38 @@ def test_a_ledger_that_was_never_prepared(path: Path) -> None:
         Ledger(f"sqlite:///{path}", "root").head(STREAM)
 
 
+# A ledger that is only read
+
+
+def test_a_ledger_that_is_not_there_is_not_made(path: Path) -> None:
+    with pytest.raises(LedgerError, match=r"there is no ledger at .*ledger\.db: the first deployment makes one"):
+        Ledger(f"sqlite:///{path}", "root", reads_only=True)
+    assert not path.parent.exists()
+
+
+def test_an_empty_file_is_no_ledger_and_stays_empty(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").touch()
+    with pytest.raises(LedgerError, match=r"there is no ledger at sqlite:.*the first deployment makes one"):
+        Ledger(f"sqlite:///{tmp_path}/ledger.db", "root", reads_only=True).expect()
+    assert (tmp_path / "ledger.db").stat().st_size == 0
+
+
+def test_who_only_reads_cannot_write(ledger: Ledger, path: Path) -> None:
+    write(ledger, "opened")
+    reader = Ledger(f"sqlite:///{path}", "root", reads_only=True)
+    reader.expect()
+    reader.verify(STREAM)
+    with pytest.raises(LedgerError, match="attempt to write a readonly database"):
+        write(reader, "paused")
+    assert reader.head(STREAM) == 1
+
+
+def test_a_ledger_of_another_version_is_not_read(path: Path, ledger: Ledger) -> None:
+    sql(path, "UPDATE convoy_ledger SET version = 7")
+    with pytest.raises(LedgerError, match="has schema version 7, this collection writes version 1"):
+        Ledger(f"sqlite:///{path}", "root", reads_only=True).expect()
+
+
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").write_text("my shopping list\n" * 1000)
     with pytest.raises(LedgerError, match=r"ledger\.db cannot be used: file is not a database"):
@@ -261,7 +293,7 @@ def test_without_sqlalchemy_a_ledger_says_so(monkeypatch: pytest.MonkeyPatch, pa
 IMPORTS = """
 import sys
 sys.modules["sqlalchemy"] = None
-from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import rebuild, rollouts, store
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import audit, export, rollouts
 """
 
 
