@@ -22,6 +22,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan im
     make_plan,
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import (
+    FailureBudget,
     Quantity,
     RolloutSpec,
     parse_phases,
@@ -92,7 +93,7 @@ class Scene:
 
 def a_plan(seen: dict[str, HostFacts]) -> Plan:
     phases = [{"name": "canary", "size": 1}, {"name": "fleet", "size": "100%"}]
-    spec = RolloutSpec(parse_phases(phases, 1), Quantity(0), Quantity(1), 60.0)
+    spec = RolloutSpec(parse_phases(phases, 1), FailureBudget(Quantity(0)), Quantity(1), 60.0)
     return make_plan(spec, list(seen.values()))
 
 
