@@ -21,6 +21,7 @@ import pytest
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import HostFacts, make_plan
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import (
+    FailureBudget,
     Quantity,
     RolloutSpec,
     parse_phases,
@@ -312,7 +313,9 @@ def test_a_ledger_of_no_known_kind(site: Site) -> None:
 
 
 def test_a_second_deployment_while_one_runs(site: Site) -> None:
-    spec = RolloutSpec(parse_phases([{"name": "fleet", "size": "100%"}], 1), Quantity(0), Quantity(1), 600)
+    spec = RolloutSpec(
+        parse_phases([{"name": "fleet", "size": "100%"}], 1), FailureBudget(Quantity(0)), Quantity(1), 600
+    )
     hosts = {name: HostFacts(name, "1.1.0-bbbbbbbbbbbb") for name in ("app1", "app2")}
     facts = {"kind": "deploy", "component": "hello", "version": "1.1.0", "environment": "tiny"}
     holder = Run(machine(), os.getpid(), started(os.getpid()) or 0, "ann")

@@ -13,6 +13,7 @@ import pytest
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import HostFacts, make_plan
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import (
+    FailureBudget,
     Quantity,
     RolloutSpec,
     parse_phases,
@@ -26,7 +27,9 @@ from .conftest import Site
 @pytest.fixture
 def told(site: Site) -> Site:
     """A site whose ledger has one rollout, which came to its end."""
-    spec = RolloutSpec(parse_phases([{"name": "fleet", "size": "100%"}], 1), Quantity(0), Quantity(1), 600)
+    spec = RolloutSpec(
+        parse_phases([{"name": "fleet", "size": "100%"}], 1), FailureBudget(Quantity(0)), Quantity(1), 600
+    )
     hosts = {name: HostFacts(name, "1.1.0-bbbbbbbbbbbb", "1.0.0-aaaaaaaaaaaa") for name in ("app1", "app2")}
     facts = {"kind": "deploy", "component": "hello", "version": "1.1.0", "environment": "tiny"}
     rollouts = site.rollouts()

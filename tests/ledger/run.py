@@ -26,6 +26,7 @@ from typing import Any
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Admitted, Recorded, Verdict, Wait
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import Health, HostFacts, make_plan
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import (
+    FailureBudget,
     Quantity,
     RolloutSpec,
     parse_phases,
@@ -58,7 +59,9 @@ def open_rollout(ledger: Ledger, new_id: str, hosts: int, window: int, zone_wind
         {"name": "all", "size": "100%"},
     ]
     limits = {"max_unavailable": window, **({"max_unavailable_per_zone": zone_window} if zone_window else {})}
-    spec = RolloutSpec(parse_phases([phase | limits for phase in phases], 1), Quantity(0), Quantity(2), lease=60.0)
+    spec = RolloutSpec(
+        parse_phases([phase | limits for phase in phases], 1), FailureBudget(Quantity(0)), Quantity(2), lease=60.0
+    )
     run = Run(machine(), os.getpid(), started(os.getpid()) or 0, user())
     facts = {"kind": "deploy", "version": "1.1.0"}
     rollouts = Rollouts(ledger, STREAM)

@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import Health, HostFacts, make_plan
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import (
+    FailureBudget,
     Quantity,
     RolloutSpec,
     parse_phases,
@@ -140,7 +141,9 @@ def test_a_plain_postgresql_url_finds_its_driver(cluster: Any) -> None:
 def test_a_report_may_hold_anything(ledger: Ledger, why: str) -> None:
     rollouts = Rollouts(ledger, STREAM)
     seen = {"app1": HostFacts("app1", "new", "old", health=Health.HEALTHY)}
-    spec = RolloutSpec(parse_phases([{"name": "all", "size": "100%"}], 1), Quantity(0), Quantity(1), 60.0)
+    spec = RolloutSpec(
+        parse_phases([{"name": "all", "size": "100%"}], 1), FailureBudget(Quantity(0)), Quantity(1), 60.0
+    )
     plan = make_plan(spec, list(seen.values()))
     run = Run("deploy1", 1, 1, "anna")
     token = rollouts.open(plan, seen, {"version": "1"}, run, lambda _run: None, "r1", 60.0).token
