@@ -196,7 +196,8 @@ def test_a_host_that_goes_away_before_its_activation(on_1_1_0: Environment) -> N
         "  when: inventory_hostname == 'app2'\n"
     )
     with back_door(on_1_1_0, "app2"):
-        ended = on_1_1_0.deploy("1.6.0", **on_1_1_0.few, rollout_hooks=hook(on_1_1_0, "before_activate", dies))
+        variables = {"rollout_phases": "one_by_one", "rollout_hooks": hook(on_1_1_0, "before_activate", dies)}
+        ended = on_1_1_0.deploy("1.6.0", **on_1_1_0.few, **variables)
     assert ended.rc != 0
     assert "  app2 stuck: " in ended.summary
     assert on_1_1_0.view().status == "failed"
