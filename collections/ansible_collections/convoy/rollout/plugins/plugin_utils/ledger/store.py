@@ -239,7 +239,10 @@ def _sqlite_engine(url: URL, reads_only: bool) -> Engine:
     def _configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # transactions are begun below, not by the driver
         connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT * 1000}")
-        connection.execute("PRAGMA query_only=ON" if reads_only else "PRAGMA journal_mode=WAL")
+        if reads_only:
+            connection.execute("PRAGMA query_only=ON")
+        else:
+            _use_wal(connection)
         connection.execute("PRAGMA synchronous=FULL")
 
     @event.listens_for(engine, "begin")
@@ -248,6 +251,20 @@ def _sqlite_engine(url: URL, reads_only: bool) -> Engine:
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Keep a write-ahead log. Several who begin with a new file at once are refused at once, not after busy_timeout."""
+    ends = time.monotonic() + BUSY_TIMEOUT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > ends:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 @contextmanager
