@@ -19,7 +19,7 @@ OPEN_BACK_DOOR = (
     f"systemd-run --quiet --unit=convoy-test-sshd /usr/sbin/sshd -D -p {BACK_DOOR};"
     f" until bash -c ': </dev/tcp/127.0.0.1/{BACK_DOOR}' 2>/dev/null; do sleep 0.1; done"
 )
-CLOSE_BACK_DOOR = "systemctl stop --no-block convoy-test-sshd"
+CLOSE_BACK_DOOR = "systemctl stop convoy-test-sshd"
 # With sshd go its sessions, which are in its control group. Its unit takes away the directory that every sshd needs.
 SSHD_DIES = "systemctl kill --signal=KILL ssh.service; systemctl stop ssh.service; mkdir -p /run/sshd"
 
@@ -31,7 +31,8 @@ def back_door(environment: Environment, host: str) -> Iterator[None]:
     try:
         yield
     finally:
-        environment.fleet.shell(host, f"systemctl start ssh.service; {CLOSE_BACK_DOOR}", port=BACK_DOOR)
+        environment.fleet.shell(host, "systemctl start ssh.service", port=BACK_DOOR)
+        environment.fleet.shell(host, CLOSE_BACK_DOOR)
 
 
 @contextmanager

@@ -141,19 +141,19 @@ class Interruption:
     def __init__(self) -> None:
         self.resume = ""
         self._pid = 0
+        self._usual: Any = None
 
     def watch(self) -> None:
-        """Ctrl-C ends ansible-playbook in good order, SIGTERM at once."""
+        """Ctrl-C ends ansible-playbook in good order, SIGTERM at once: it is said before Ansible's own handler acts."""
         self._pid = os.getpid()
         atexit.register(self._say)
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        self._usual = signal.getsignal(signal.SIGTERM)
+        if callable(self._usual):
             signal.signal(signal.SIGTERM, self._terminated)
 
-    def _terminated(self, number: int, _frame: FrameType | None) -> None:
-        """In a worker, which has inherited this, there is nothing to say."""
+    def _terminated(self, number: int, frame: FrameType | None) -> None:
         self._say()
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
+        self._usual(number, frame)
 
     def _say(self) -> None:
         if not self.resume or os.getpid() != self._pid:

@@ -127,7 +127,16 @@ def last_good(readings: Sequence[Reading]) -> Callable[[Reading], str]:
         )
     goal: str = goals.most_common(1)[0][0]
     version = _version(reached, goal)
-    return lambda reading: goal if reading.active == goal else _good_release(reading, version)
+    only_configured = leaving is not None and _version(reached, leaving) == version
+
+    def back(reading: Reading) -> str:
+        """The release itself where the host has it; else its own of that version, where configuration differs."""
+        if goal in (reading.active, *reading.read.get("good", ())):
+            return goal
+        own = str(reading.read.get("last_good"))
+        return own if only_configured and _version([reading], own) == version else _good_release(reading, version)
+
+    return back
 
 
 def known_version(version: str) -> Callable[[Reading], str]:

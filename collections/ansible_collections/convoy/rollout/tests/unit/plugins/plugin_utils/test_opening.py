@@ -122,3 +122,12 @@ def test_a_first_deployment_that_stopped_has_nothing_to_go_back_to(tmp_path: Pat
     found = rollouts(tmp_path, "deploy", {"app1": (None, OLDEST), "app2": (None, OLDEST)}, None)
     with pytest.raises(FleetError, match="there is no good release to roll back to"):
         goals(found, reading("app1", OLDEST), reading("app2", None))
+
+
+def test_a_rollback_of_a_change_of_configuration_takes_back_that_change(tmp_path: Path) -> None:
+    configured = "1.1.0-dddddddddddd"
+    good = [configured, OLD, OLDEST]
+    known = [{"id": one, "version": one.partition("-")[0]} for one in good]
+    read = {"active": configured, "good": good, "last_good": OLD, "releases": known, "health": {"verdict": "pass"}}
+    found = rollouts(tmp_path, "deploy", {"app1": (OLD, configured)}, Status.SUCCEEDED)
+    assert goals(found, Reading("app1", read), Reading("app2", read)) == {"app1": OLD, "app2": OLD}
