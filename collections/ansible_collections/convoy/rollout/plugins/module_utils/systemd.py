@@ -132,8 +132,8 @@ class Systemd:
         """See Supervisor."""
         if not names:
             return []
-        units = [f"--unit={name}" for name in names]
-        command = ["journalctl", "--no-pager", "--quiet", "--lines=20", "--output=cat", f"--since=@{since:.0f}", *units]
+        wanted = [f"--since=@{int(since)}", *(f"--unit={name}" for name in names)]
+        command = ["journalctl", "--no-pager", "--quiet", "--lines=20", "--output=cat", *wanted]
         try:
             done = _run(command, _LONGEST_QUESTION)
         except (OSError, subprocess.TimeoutExpired):
