@@ -20,13 +20,12 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Iterator, Sequence
 
-from ansible_collections.convoy.rollout.plugins.module_utils import durable
+from ansible_collections.convoy.rollout.plugins.module_utils import clock, durable
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError, TreeError
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
 from ansible_collections.convoy.rollout.plugins.module_utils.journal import History
 
 PACKAGE = __name__.rsplit(".", 1)[0]
-_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 # A call that holds the lock ends by itself; until then there is nothing to take back.
 _PATIENCE = 3600.0
 
@@ -92,7 +91,7 @@ def arm(host: Host, release: str, seconds: float) -> None:
     import datetime
 
     until = host.clock.wall() + seconds
-    deadline = Deadline(release, seconds, until, _boot_id(), _uptime())
+    deadline = Deadline(release, seconds, until, clock.boot_id(), _uptime())
     timer, service = _timer_names(host)
     moment = datetime.datetime.fromtimestamp(until + 1, datetime.timezone.utc)
     texts = {
@@ -162,11 +161,6 @@ def _timer_names(host: Host) -> tuple[str, str]:
 
 def _deadline_path(host: Host) -> str:
     return os.path.join(host.tree.state, "deadline.json")
-
-
-def _boot_id() -> str:
-    with open(_BOOT_ID, encoding="ascii") as stream:
-        return stream.read().strip()
 
 
 def _uptime() -> float:
@@ -285,7 +279,7 @@ def revert(host: Host) -> str:
     if deadline is None or not _is_awaited(deadline, host.history(), active):
         tidy(host)
         return "nothing waits for a confirmation"
-    if not deadline.has_passed(host.clock.wall(), _boot_id(), _uptime()):
+    if not deadline.has_passed(host.clock.wall(), clock.boot_id(), _uptime()):
         return f"{active} may still be confirmed"
     message = activation.take_back(host, deadline.release, f"not confirmed within {deadline.seconds:g} s")
     tidy(host)

@@ -25,7 +25,7 @@ import shutil
 from dataclasses import dataclass
 from typing import Iterator
 
-from ansible_collections.convoy.rollout.plugins.module_utils import durable, names, record
+from ansible_collections.convoy.rollout.plugins.module_utils import clock, durable, names, record
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import (
     LockedError,
@@ -225,11 +225,25 @@ class Tree:
 
     def free(self) -> tuple[int, int | None]:
         """Free bytes and inodes of the file system; inodes are None where it has no fixed number of them."""
+        status = os.statvfs(self._nearest())
+        return status.f_bavail * status.f_frsize, status.f_favail if status.f_files else None
+
+    def place(self) -> str:
+        """Where the root is, the same by whatever name a host is called and different on every other host.
+
+        A boot of a kernel, a directory that is there, and the way from there: clones differ in the first, containers
+        of one machine in the second.
+        """
+        there = self._nearest()
+        status = os.stat(there)
+        return ":".join((clock.boot_id(), str(status.st_dev), str(status.st_ino), os.path.relpath(self.root, there)))
+
+    def _nearest(self) -> str:
+        """The root, or the directory nearest to it that is there."""
         place = self.root
         while not os.path.isdir(place):
             place = os.path.dirname(place)
-        status = os.statvfs(place)
-        return status.f_bavail * status.f_frsize, status.f_favail if status.f_files else None
+        return place
 
     def token(self) -> Token:
         """The highest fencing token seen, 0 when there was none."""

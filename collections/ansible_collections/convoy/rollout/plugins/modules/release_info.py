@@ -179,6 +179,11 @@ process:
   sample:
     hello.service: {"pid": 4711, "started": 1735689600.5, "cwd": "/srv/hello/releases/1.1.0-0123456789ab",
                     "release": "1.1.0-0123456789ab"}
+place:
+  description: What tells the component's root on this host from that on any other, by whatever name the host is called.
+  returned: always
+  type: str
+  sample: 2f0e3a6c-8b1d-4c57-9f3e-5d2a1b7c9e04:65024:131073:.
 clock:
   description: What time it is on the host, in seconds since the epoch.
   returned: always
@@ -224,6 +229,7 @@ def look(params: dict[str, Any]) -> dict[str, Any]:
     facts = info.look(host, [names.unit(unit["name"]) for unit in params["units"]], params["verify"])
     facts["health"] = info.health(host, facts["active"], params["probes"] or [], params["gate"] or {})
     facts["token"] = host.tree.token().value
+    facts["place"] = host.tree.place()
     facts["free_bytes"], facts["free_inodes"] = host.tree.free()
     facts["clock"] = host.clock.wall()
     return facts

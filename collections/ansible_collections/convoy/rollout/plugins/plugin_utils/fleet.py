@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -190,7 +190,18 @@ def objections(readings: Sequence[Reading], need_bytes: int) -> list[str]:
             )
         if abs(reading.skew) > SKEW_REFUSE:
             found.append(f"{reading.name}: its clock is {reading.skew:+.0f} s off, {SKEW_REFUSE:.0f} s are the limit")
-    return found
+    return [*found, *_aliases(readings)]
+
+
+def _aliases(readings: Sequence[Reading]) -> Iterator[str]:
+    """Hosts that the inventory has more than once: each would be counted, and changed, as often as it has names."""
+    names: dict[str, list[str]] = {}
+    for reading in readings:
+        if reading.read.get("place"):
+            names.setdefault(reading.read["place"], []).append(reading.name)
+    for several in names.values():
+        if len(several) > 1:
+            yield f"{' and '.join(several)} are the same host: keep one of the names in the inventory"
 
 
 def unread(readings: Sequence[Reading]) -> list[str]:

@@ -52,6 +52,7 @@ def test_host_that_convoy_never_saw(world: Any) -> None:
     }
     assert host.tree.token().value == 0
     assert host.tree.free()[0] > 0
+    assert host.tree.place().endswith(":none")
     assert not (world.place / "none").exists()
 
 

@@ -38,6 +38,12 @@ def test_tree_is_made_once_and_left_as_it_is(tree: Tree) -> None:
     assert os.stat(tree.releases).st_mode & 0o777 == 0o711
 
 
+def test_a_place_is_the_same_by_another_name_and_another_beside_it(tree: Tree, tmp_path: Path) -> None:
+    (tmp_path / "alias").symlink_to(tree.root)
+    assert Tree(str(tmp_path / "alias"), "hello").place() == tree.place()
+    assert len({Tree(str(tmp_path / name), "hello").place() for name in ("hello", "none", "other")}) == 3
+
+
 def test_file_in_the_place_of_a_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "hello").mkdir()
     (tmp_path / "hello" / "releases").touch()

@@ -202,6 +202,13 @@ def test_what_a_release_mends_does_not_bar_it(read: dict[str, Any]) -> None:
     assert objections([reading("app1", **read)], need_bytes=3_000_000) == []
 
 
+def test_a_host_that_has_two_names_bars_the_rollout() -> None:
+    readings = [reading("app1", place="b:1:2:."), reading("app2", place="b:1:3:."), reading("web1", place="b:1:2:.")]
+    assert objections(readings, need_bytes=0) == [
+        "app1 and web1 are the same host: keep one of the names in the inventory"
+    ]
+
+
 def test_a_host_that_limit_leaves_out_bars_the_rollout() -> None:
     found = objections([reading("app1"), Reading("app2", {})], need_bytes=0)
     assert [one.partition(":")[0] for one in found] == ["app2"]
