@@ -27,8 +27,10 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import
 from ansible_collections.convoy.rollout.plugins.plugin_utils.signing import SshSigner
 
 ROOT = Path(__file__).resolve().parents[2]
+STREAM = "tiny/hello"
 VERSIONS = ("1.0.0", "1.1.0")
 HERE = {"ansible_connection": "local", "ansible_python_interpreter": "{{ ansible_playbook_python }}"}
+BESIDE = {**HERE, "component_root": "{{ inventory_dir }}/../beside"}  # else it would be the same host twice
 AWAY = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1, "ansible_ssh_retries": 0}
 
 
@@ -46,7 +48,7 @@ class Site:
 
     directory: Path
     variables: dict[str, Any]
-    hosts: dict[str, dict[str, Any]] = field(default_factory=lambda: {"app1": HERE, "app2": HERE})
+    hosts: dict[str, dict[str, Any]] = field(default_factory=lambda: {"app1": HERE, "app2": BESIDE})
     balancers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -58,11 +60,15 @@ class Site:
         """The component's directory on the hosts."""
         return Path(self.variables["component_root"])
 
-    def rollouts(self) -> Rollouts:
+    def ledger(self) -> Ledger:
         """The ledger, as the runs write it."""
         ledger = Ledger(self.variables["environment_ledger_url"], "test")
         ledger.prepare()
-        return Rollouts(ledger, "tiny/hello")
+        return ledger
+
+    def rollouts(self) -> Rollouts:
+        """The rollouts in it."""
+        return Rollouts(self.ledger(), STREAM)
 
     def run(self, playbook: str, *arguments: str, environment: Mapping[str, str] = os.environ) -> Ended:
         """Run a playbook of the project."""

@@ -29,7 +29,9 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec im
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Run
 from ansible_collections.convoy.rollout.plugins.plugin_utils.run import machine, started
 
-from .conftest import AWAY, HERE, ROOT, Ended, Site
+from .conftest import AWAY, HERE, ROOT, STREAM, Ended, Site
+
+NO_HOST = "rollout_target: no host matches: check the group's name and the inventory"
 
 
 def frozen() -> dict[str, Any]:
@@ -44,10 +46,14 @@ def given(**variables: Any) -> list[str]:
     return ["-e", json.dumps(variables)]
 
 
-def refused(ended: Ended, site: Site, *said: str) -> None:
-    """Assert that nothing was done, and that each of ``said`` was."""
+def refused(ended: Ended, site: Site, *said: str, recorded: bool = False) -> None:
+    """Assert that nothing was done, that each of ``said`` was, and that the first is ``recorded``."""
     for words in said:
         assert words in ended.said
+    if recorded:
+        entry = site.ledger().entries(STREAM)[-1]
+        assert (entry.kind, entry.rollout) == ("refused", "")
+        assert said[0] in json.loads(entry.data)["why"]
     assert ended.rc not in (0, None)
     assert "Traceback" not in ended.said
     assert not site.component.exists()
@@ -65,11 +71,12 @@ def test_a_version_that_is_a_number(site: Site, number: str) -> None:
         f"component_version is the number {number.rstrip('0')}, not a string",
         'Write it in quotes in a file (component_version: "1.10"), as -e component_version=1.10 on the command line, '
         'or as -e \'{"component_version": "1.10"}\'; in AWX use a version that is no number, such as 1.10.0',
+        recorded=True,
     )
 
 
 def test_no_version(site: Site) -> None:
-    refused(site.run("deploy.yml"), site, "component_version is not set: give it with -e")
+    refused(site.run("deploy.yml"), site, "component_version is not set: give it with -e", recorded=True)
 
 
 def test_a_version_that_was_not_published(site: Site) -> None:
@@ -161,7 +168,7 @@ def test_a_release_that_is_not_to_be_trusted(site: Site, spoil: Callable[[Site],
     ids=str,
 )
 def test_a_variable_that_is_written_wrong(site: Site, variables: dict[str, Any], said: str) -> None:
-    refused(site.deploy(*given(**variables)), site, said)
+    refused(site.deploy(*given(**variables)), site, said, recorded="component_config" not in variables)
 
 
 @pytest.mark.parametrize(
@@ -194,12 +201,12 @@ def test_an_inventory_that_is_not_there(site: Site) -> None:
 
 
 def test_a_group_that_is_not_there(site: Site) -> None:
-    refused(site.deploy(*given(rollout_target="web")), site, "rollout_target: no host matches: check the group's name")
+    refused(site.deploy(*given(rollout_target="web")), site, NO_HOST, recorded=True)
 
 
 def test_a_group_without_hosts(site: Site) -> None:
     site.hosts = {}
-    refused(site.deploy(), site, "rollout_target: no host matches: check the group's name and the inventory")
+    refused(site.deploy(), site, NO_HOST, recorded=True)
 
 
 def test_a_limit_that_leaves_the_controller_out(site: Site) -> None:
@@ -209,7 +216,12 @@ def test_a_limit_that_leaves_the_controller_out(site: Site) -> None:
 
 def test_a_limit_that_leaves_hosts_out(site: Site) -> None:
     ended = site.deploy("--limit", "app1,localhost")
-    refused(ended, site, "app2: it was not read. If --limit leaves it out, choose hosts with -e rollout_target=...")
+    refused(
+        ended,
+        site,
+        "app2: it was not read. If --limit leaves it out, choose hosts with -e rollout_target=...",
+        recorded=True,
+    )
     assert site.rollouts().view() is None
 
 
@@ -233,6 +245,16 @@ def test_a_host_without_the_privilege(site: Site) -> None:
     become = {"ansible_become": True, "ansible_become_user": "nobody", "ansible_become_method": "su"}
     site.hosts = {"app1": {**HERE, **python, **become, "ansible_become_flags": "-s /bin/sh"}}
     refused(site.deploy(), site, "app1: convoy.rollout.release_info needs root on the host: run it with become: true")
+
+
+def test_a_host_that_has_two_names(site: Site) -> None:
+    site.hosts = {"app1": HERE, "web1": HERE}
+    refused(site.deploy(), site, "app1 and web1 are the same host: keep one of the names", recorded=True)
+
+
+def test_a_check_that_refuses_records_nothing(site: Site) -> None:
+    refused(site.deploy("--check", *given(rollout_target="web")), site, NO_HOST)
+    assert site.ledger().head(STREAM) == 0
 
 
 def test_a_current_that_is_a_directory(site: Site) -> None:
@@ -271,7 +293,16 @@ def test_a_window_as_large_as_the_forks(site: Site) -> None:
 
 def test_a_freeze(site: Site) -> None:
     site.variables.update(frozen())
-    refused(site.deploy(), site, "the environment is frozen (the sale) until", "rolling back is always allowed")
+    refused(
+        site.deploy(),
+        site,
+        "the environment is frozen (the sale) until",
+        "rolling back is always allowed",
+        recorded=True,
+    )
+    told = site.run("ledger.yml")
+    assert "refused version at by why deploy 1.0.0 " in told.said
+    assert "the environment is frozen (the sale) until" in told.said
     assert site.rollouts().view() is None
 
 

@@ -354,16 +354,20 @@ class Environment:
             assert after == before
             assert self.head() == head
 
-    def rollouts(self) -> Rollouts:
+    def ledger(self) -> Ledger:
         """The ledger; its chain is verified."""
         ledger = Ledger(f"sqlite:///{self.directory}/ledger.db", "test")
         ledger.prepare()
         ledger.verify(STREAM)
-        return Rollouts(ledger, STREAM)
+        return ledger
+
+    def rollouts(self) -> Rollouts:
+        """The rollouts in the ledger."""
+        return Rollouts(self.ledger(), STREAM)
 
     def head(self) -> int:
-        """The number of the ledger's newest event."""
-        return self.rollouts().head()
+        """The number of the ledger's newest event that is more than a refusal."""
+        return max((entry.seq for entry in self.ledger().entries(STREAM) if entry.kind != "refused"), default=0)
 
     def view(self) -> RolloutView:
         """The newest rollout."""

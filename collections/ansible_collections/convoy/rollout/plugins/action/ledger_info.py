@@ -63,7 +63,11 @@ class ActionModule(ControllerAction):
                 raise LedgerError(f"rollout {arguments['rollout']} is not in the ledger of {stream}: check its id")
             told = list(story(entries))
             exported, changed = self._export(arguments["export"], entries_in(connection, stream))
-        summary = chronicle.story_lines(told) or chronicle.history_lines(found.chapters, time.time())
+        history = [
+            *chronicle.history_lines(found.chapters, time.time()),
+            *chronicle.refusal_lines(found.refusals),
+        ]
+        summary = chronicle.story_lines(told) or history
         result = {
             "changed": changed,
             **_facts(found),
@@ -89,6 +93,7 @@ def _facts(found: Audit) -> dict[str, Any]:
         "differs": found.differs,
         "head": {"seq": found.head, "hash": found.head_hash},
         "rollouts": [asdict(one) for one in found.chapters],
+        "refusals": [asdict(one) for one in found.refusals],
     }
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Mapping
@@ -16,8 +17,9 @@ from ansible.utils.display import Display
 from ansible_collections.convoy.rollout.plugins.plugin_utils import closing, fleet, opening
 from ansible_collections.convoy.rollout.plugins.plugin_utils.checking import check, spec_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import ControllerAction, Result
+from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts
-from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger, LedgerError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.run import dead, this_run
 from ansible_collections.convoy.rollout.plugins.plugin_utils.spec_guard import require_string
 from ansible_collections.convoy.rollout.plugins.plugin_utils.superseding import Patience, WhenBusy, make_way
@@ -79,6 +81,15 @@ class ActionModule(ControllerAction):
         """Refuse a version that YAML made a number, before its type is converted."""
         if raw.get("version") is not None:
             require_string("component_version", raw["version"])
+
+    def refused(self, raw: Mapping[str, Any], error: ConvoyError) -> None:
+        """Record that no rollout was opened, and why; unless nothing may be changed, or the ledger is at fault."""
+        if self.check_mode or raw.get("state") not in ("checked", "opened") or isinstance(error, LedgerError):
+            return
+        asked = raw.get("checked") or raw
+        with contextlib.suppress(KeyError, LedgerError):
+            rollouts = self._rollouts(raw, stream_of(asked))
+            rollouts.refuse(str(asked.get("kind", "deploy")), str(asked.get("version") or ""), error)
 
     def perform(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Result:
         """Do the step that ``state`` names."""

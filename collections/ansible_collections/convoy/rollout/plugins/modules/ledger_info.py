@@ -106,6 +106,36 @@ head:
       description: Its hash, which covers all before it.
       type: str
       sample: 9f2c51d0a2f7c5a1d3de1a5d5f4f3a0e6c0a8a2b1f4e7d6c5b4a39281706f5e4
+refusals:
+  description: The newest of the rollouts that were refused before they were opened, newest first.
+  returned: success and failure
+  type: list
+  elements: dict
+  contains:
+    at:
+      description: When, in seconds since 1970.
+      type: float
+      sample: 1767604500.0
+    by:
+      description: Who asked for it.
+      type: str
+      sample: maria@control1 (process 4711)
+    kind:
+      description: V(deploy), V(rollback) or V(catch_up).
+      type: str
+      sample: deploy
+    version:
+      description: The version that was asked for; empty where none was named.
+      type: str
+      sample: 1.1.0
+    reason:
+      description: The kind of refusal, in a word.
+      type: str
+      sample: frozen
+    why:
+      description: What was said.
+      type: str
+      sample: 'component_version: no version 9.9.9 of hello was published'
 rollouts:
   description: The newest rollouts, newest first.
   returned: success and failure

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.audit import Audit
-from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.history import Chapter, Line
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.history import Chapter, Line, Refusal
 from ansible_collections.convoy.rollout.plugins.plugin_utils.progress import duration
 from ansible_collections.convoy.rollout.plugins.plugin_utils.text import table
 
@@ -35,6 +35,15 @@ def _row(one: Chapter, now: float) -> tuple[str, ...]:
         str(one.moved),
         str(one.failed),
     )
+
+
+def refusal_lines(refusals: Sequence[Refusal]) -> list[str]:
+    """A table of what was refused, in their order."""
+    rows = [
+        (one.kind, one.version, moment(one.at), one.by.partition(" (process")[0], one.why.partition("\n")[0])
+        for one in refusals
+    ]
+    return table([("refused", "version", "at", "by", "why"), *rows]) if rows else []
 
 
 def story_lines(story: Iterable[Line]) -> list[str]:

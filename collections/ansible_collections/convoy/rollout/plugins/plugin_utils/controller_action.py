@@ -33,10 +33,14 @@ class ControllerAction(ActionBase):
             _checked, arguments = self.validate_argument_spec(self.SPEC, required_if=self.REQUIRED_IF)
             return {**result, **self.perform(arguments, task_vars or {})}
         except ConvoyError as error:
+            self.refused(self._task.args, error)
             raise AnsibleActionFail(str(error), result={"reason": error.reason, **error.details}) from None
 
     def before_validation(self, raw: Mapping[str, Any]) -> None:
         """Look at the arguments before their types are converted."""
+
+    def refused(self, raw: Mapping[str, Any], error: ConvoyError) -> None:
+        """Do what is to be done when the work ends in an error; ``raw`` are the arguments as they were given."""
 
     @abstractmethod
     def perform(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Result:

@@ -17,14 +17,14 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec im
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import RolloutState
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import schema
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.chain import Entry, broken_link
-from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.history import Chapter, chapter
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.history import Chapter, Refusal, chapter, refusal
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rebuild import (
     RebuildError,
     Rebuilt,
     differences,
     rebuild,
 )
-from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import hosts_in
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import NO_ROLLOUT, hosts_in
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import LedgerError, entries_in, head_in
 
 if schema.INSTALLED:
@@ -34,7 +34,7 @@ if schema.INSTALLED:
 @dataclass
 class Audit:
     """What was found. ``broken``: the first entry that does not fit its chain; ``differs``: what the tables say
-    otherwise than the events, one sentence each; ``chapters``: the newest rollouts, newest first.
+    otherwise than the events, one sentence each; ``chapters``, ``refusals``: the newest, newest first.
     """
 
     stream: str
@@ -43,11 +43,12 @@ class Audit:
     broken: str | None = None
     differs: list[str] = field(default_factory=list)
     chapters: list[Chapter] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
     rebuilt: int = 0
 
 
 def audit(connection: Connection, stream: str, last: int) -> Audit:
-    """Look through the whole stream; tell the newest ``last`` rollouts. Raises LedgerError where it is not there."""
+    """Look through the whole stream; tell the newest ``last`` rollouts and refusals. LedgerError if it is missing."""
     head, head_hash = head_in(connection, stream)
     rollouts = _rollouts(connection, stream)
     if not rollouts and not head:
@@ -64,6 +65,7 @@ def audit(connection: Connection, stream: str, last: int) -> Audit:
         if len(found.chapters) < last:
             found.chapters.append(chapter(entries, told.state.status))
     found.differs += _open_differs(connection, stream, still_open)
+    found.refusals = [refusal(entry) for entry in entries_in(connection, stream, NO_ROLLOUT)][: -last - 1 : -1]
     return found
 
 
@@ -111,7 +113,7 @@ def _rollouts(connection: Connection, stream: str) -> list[str]:
     first = select(events.rollout).where(events.stream == stream).group_by(events.rollout)
     told = connection.scalars(first.order_by(func.min(events.seq).desc()))
     kept = connection.scalars(select(rows.id).where(rows.stream == stream).order_by(rows.opened_at.desc()))
-    return list(dict.fromkeys([*told, *kept]))
+    return [rollout for rollout in dict.fromkeys([*told, *kept]) if rollout != NO_ROLLOUT]
 
 
 def _others(connection: Connection, stream: str) -> str:

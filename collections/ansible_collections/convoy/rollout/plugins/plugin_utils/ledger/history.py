@@ -37,6 +37,18 @@ class Chapter:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """A rollout that was asked for and refused before it was opened. ``at``: epoch seconds."""
+
+    at: float
+    by: str
+    kind: str
+    version: str
+    reason: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Line:
     """One event for people. ``host`` is empty where it concerns none."""
 
@@ -69,6 +81,13 @@ def chapter(entries: Sequence[Entry], status: Status) -> Chapter:
         moved=len(moved),
         failed=len(failed),
     )
+
+
+def refusal(entry: Entry) -> Refusal:
+    """What an event of that kind tells."""
+    data = json.loads(entry.data)
+    kind, version, reason, why = (str(data.get(key) or "") for key in ("kind", "version", "reason", "why"))
+    return Refusal(entry.at, entry.actor, kind, version, reason, why)
 
 
 def story(entries: Sequence[Entry]) -> Iterator[Line]:

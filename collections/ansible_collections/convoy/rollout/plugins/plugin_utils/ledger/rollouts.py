@@ -56,6 +56,7 @@ class StaleTokenError(ConvoyError):
     reason: ClassVar[str] = "stale_token"
 
 
+NO_ROLLOUT = ""  # in place of an id, of events that belong to none
 SEVERAL = "several"  # instead of the machine of the run that holds the token
 WHEN_BUSY = "Wait until it ends, or end it; a dead run is taken over by running the same command again"
 
@@ -247,6 +248,13 @@ class Rollouts:
             freed = Event("unlocked", tx.now, data={"why": why, "holder": str(_holder(tx) or "nobody")})
             _load(tx, rollout).record(tx, Decision(Recorded(), (freed,)))
             tx.finish(holder=None, token=max(tx.row["token"] + 1, int(tx.now)))
+
+    def refuse(self, kind: str, version: str, error: ConvoyError) -> None:
+        """Record that a rollout was asked for and refused. Whoever holds the token was not heard of by that."""
+        with self._ledger.transaction(self.stream) as tx:
+            data = {"kind": kind, "version": version, "reason": error.reason, "why": storable(str(error))}
+            tx.append(NO_ROLLOUT, [Event("refused", tx.now, data=data)])
+            tx.finish(seen_at=tx.row["seen_at"])
 
     def in_the_way(self, run: Run, dead: Callable[[Run], bool | None], patience: float) -> Blocker | None:
         """The rollout that a living run holds open; None where the way is free. Arguments are as those of ``open``."""

@@ -25,6 +25,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec im
     FailureBudget,
     Quantity,
     RolloutSpec,
+    SpecError,
     parse_phases,
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import HostStatus, Status
@@ -118,6 +119,31 @@ def test_only_the_newest_are_told_but_all_are_compared(scene: Scene) -> None:
     found = scene.audit(last=1)
     assert [one.id for one in found.chapters] == ["r2"]
     assert found.differs == ["rollout r1: host app3 is failed, the events say succeeded"]
+
+
+def test_what_was_refused_is_told_newest_first_and_belongs_to_no_rollout(scene: Scene) -> None:
+    before = scene.audit()
+    for version, why in (("1.3.0", "frozen"), ("1.4.0", "no room\0\non app1")):
+        scene.clock.now += 60
+        scene.rollouts.refuse("deploy", version, SpecError(why))
+    found = scene.audit()
+    assert [(one.version, one.reason, one.why) for one in found.refusals] == [
+        ("1.4.0", "spec", "no room\N{REPLACEMENT CHARACTER}\non app1"),
+        ("1.3.0", "spec", "frozen"),
+    ]
+    assert (found.broken, found.differs, found.chapters) == (None, [], before.chapters)
+    assert found.head == before.head + 2
+    assert [one.version for one in scene.audit(last=1).refusals] == ["1.4.0"]
+    heading, newest, _oldest = chronicle.refusal_lines(found.refusals)
+    assert heading.split() == ["refused", "version", "at", "by", "why"]
+    assert newest.endswith("anna@deploy1  no room\N{REPLACEMENT CHARACTER}")
+    assert chronicle.refusal_lines([]) == []
+
+
+def test_a_refusal_does_not_keep_a_silent_holder_alive(scene: Scene) -> None:
+    scene.clock.now += 1000
+    scene.rollouts.refuse("deploy", "1.3.0", SpecError("no"))
+    assert scene.rollouts.in_the_way(Run("deploy2/x", 1, 1, "bob"), lambda _run: None, 300.0) is None
 
 
 def test_the_history_as_lines(scene: Scene) -> None:
