@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -123,6 +126,90 @@ def test_a_server_whose_default_is_a_stricter_isolation_still_sees_what_others_w
     ledger.prepare()
     with ledger.transaction(STREAM) as tx:
         assert tx.connection.scalar(text("SHOW transaction_isolation")) == "read committed"
+
+
+def test_who_waits_too_long_for_the_lock_is_told(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "BUSY_TIMEOUT", 1)
+    url = cluster.database()
+    ledger, other = Ledger(url, "the test"), Ledger(url, "another")
+    ledger.prepare()
+    with other.reading() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": store._number(STREAM)})
+        with pytest.raises(LedgerError, match="cannot be used: canceling statement due to lock timeout"):
+            write(ledger, "opened")
+    write(ledger, "opened")
+    assert ledger.head(STREAM) == 1
+
+
+def test_who_waits_is_woken_by_what_another_process_writes(ledger: Ledger, url: str) -> None:
+    write(ledger, "opened")
+    began = time.monotonic()
+    other = threading.Timer(0.2, write, (Ledger(url, "another"), "paused"))
+    other.start()
+    assert ledger.wait_for_change(STREAM, 1, timeout=60, poll=0.01)
+    other.join()
+    assert time.monotonic() - began < store.MISSED
+    assert not ledger.wait_for_change(STREAM, 2, timeout=0.1, poll=0.01)
+
+
+def test_who_waits_costs_next_to_nothing(ledger: Ledger) -> None:
+    write(ledger, "opened")
+    ledger.wait_for_change(STREAM, 1, timeout=0.1, poll=0.1)
+    began = time.process_time()
+    assert not ledger.wait_for_change(STREAM, 1, timeout=2.0, poll=0.1)
+    assert time.process_time() - began < 0.1
+
+
+def test_a_notification_that_is_lost_is_waited_for_a_while_only(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a pooler stands between the controller and the server."""
+    monkeypatch.setattr(store, "MISSED", 0.2)
+    url = cluster.database()
+    ledger, other = Ledger(url, "the test"), Ledger(url, "another")
+    ledger.prepare()
+    monkeypatch.setattr(store, "_channel", lambda stream: "nobody_listens")
+    ledger.wait_for_change(STREAM, 0, timeout=0.1, poll=0.1)
+    monkeypatch.setattr(store, "_channel", lambda stream: "nobody_tells")
+    late = threading.Timer(0.1, write, (other, "opened"))
+    late.start()
+    assert ledger.wait_for_change(STREAM, 0, timeout=60, poll=60)
+    late.join()
+
+
+def test_a_server_that_was_started_anew_is_connected_to_anew(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(cluster.database(), "the test")
+    ledger.prepare()
+    write(ledger, "opened")
+    cluster.crash()
+    cluster.start()
+    monkeypatch.setattr(store, "IDLE", -1.0)
+    write(ledger, "paused")
+    assert ledger.head(STREAM) == 2
+
+
+def test_a_connection_is_not_used_by_a_process_that_was_forked(ledger: Ledger) -> None:
+    write(ledger, "opened")
+    child = os.fork()
+    if not child:
+        write(ledger, "paused")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    write(ledger, "unpaused")
+    assert [entry.kind for entry in ledger.entries(STREAM)] == ["opened", "paused", "unpaused"]
+    ledger.verify(STREAM)
+
+
+def test_a_decision_is_on_the_disk_before_it_is_told(cluster: Any) -> None:
+    """The commit itself does not wait for the disk; what follows it does."""
+    ledger = Ledger(cluster.database(), "the test")
+    ledger.prepare()
+    with ledger.transaction(STREAM) as tx:
+        assert tx.connection.scalar(text("SHOW synchronous_commit")) == "off"
+        tx.append("r1", [Event("opened", tx.now)])
+        tx.finish()
+    with ledger.reading() as connection:
+        position = "SELECT pg_current_wal_flush_lsn() >= pg_current_wal_insert_lsn(), current_setting('{}')"
+        flushed, waits = connection.execute(text(position.format("synchronous_commit"))).one()
+    assert (flushed, waits) == (True, "on")
 
 
 def test_a_database_that_does_not_exist(cluster: Any) -> None:

@@ -968,7 +968,7 @@ def test_hosts_go_in_order_as_long_as_those_before_them_may_ask() -> None:
     rollout = Rollout(PlannedPhase("one", 3, 1))
     third = replace(rollout.rows["a2"], ahead=2)
     asked = decide.admit(rollout.plan, rollout.state, third, rollout.now)
-    assert asked.answer == Wait("2 hosts of phase one go first", NOW + decide.TURN_GRACE)
+    assert asked.answer == Wait("hosts of phase one that stand before it go first", NOW + decide.TURN_GRACE)
     late = decide.admit(rollout.plan, rollout.state, third, rollout.now + decide.TURN_GRACE)
     assert isinstance(late.answer, Admitted)
 
