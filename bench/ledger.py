@@ -157,7 +157,7 @@ def await_admission(rollouts: Rollouts, token: int, name: str) -> None:
             return
         if not isinstance(answer, Wait):
             raise TypeError(f"{name}: {answer}")
-        rollouts.wait_for_change(timeout=15.0, poll=0.1)
+        rollouts.wait_for_change(timeout=15.0, poll=0.1, host=name)
 
 
 def slot_waits(entries: Sequence[Entry], window: int) -> list[float]:

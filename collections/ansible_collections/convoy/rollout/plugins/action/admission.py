@@ -55,7 +55,7 @@ def _await(rollouts: Rollouts, arguments: Mapping[str, Any]) -> Admitted | Denie
             return answer
         due = math.inf if answer.until is None else max(SOON, answer.until - time.time())
         left = max(SOON, say_at - time.monotonic())
-        if not rollouts.wait_for_change(min(due, left), arguments["poll"]) and left < due:
+        if not rollouts.wait_for_change(min(due, left), arguments["poll"], arguments["host"]) and left < due:
             say_at += SAY_EVERY  # asking again is also the run's sign of life
             Display().display(f"{arguments['host']} waits: {answer.reason}{_until(answer)}")
 

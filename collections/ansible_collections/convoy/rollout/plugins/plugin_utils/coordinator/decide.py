@@ -264,6 +264,19 @@ def places_for_others(plan: Plan, state: RolloutState, host: HostRecord) -> int:
     return free if 0 < free < state.count({HostStatus.PENDING}, state.phase) else 0
 
 
+def places_to_fill(plan: Plan, state: RolloutState, events: Iterable[Event]) -> int | None:
+    """How many hosts may go after ``events``: those that come first in the plan. None: any may have something to learn.
+
+    Tells who is to be woken, so it errs by None.
+    """
+    phase = plan.phases[state.phase]
+    usual = all(event.kind == "moved" for event in events) and state.status is Status.ROLLING
+    waits = state.paused or state.held or state.down or state.absent or plan.min_available
+    if not usual or waits or phase.zone_window is not None or _awaits_approval(plan, state):
+        return None
+    return max(0, _free(phase, state))
+
+
 def _free(phase: PlannedPhase, state: RolloutState) -> int:
     return phase.window - len({*state.leases, *state.out, *state.down})
 

@@ -46,6 +46,8 @@ if schema.INSTALLED:
 
     _ROLLOUTS, _HOSTS = schema.rollouts.c, schema.hosts.c
     _INSERT_ROLLOUT, _INSERT_HOST = insert(schema.rollouts), insert(schema.hosts)
+    _SELECT_ROLLOUT = select(_ROLLOUTS.rules, _ROLLOUTS.state, _ROLLOUTS.digest).where(_ROLLOUTS.id == bindparam("of"))
+    _SELECT_HOSTS = select(schema.hosts).where(_HOSTS.rollout == bindparam("of"))
     _MOVE_HOST = (
         update(schema.hosts)
         .where((_HOSTS.rollout == bindparam("of")) & (_HOSTS.name == bindparam("host")))
@@ -303,9 +305,11 @@ class Rollouts:
             "failed": state.count(FAILURES),
         }
 
-    def wait_for_change(self, timeout: float, poll: float) -> bool:
-        """Wait until something has happened since the last answer, at most ``timeout`` seconds; whether it has."""
-        return self._ledger.wait_for_change(self.stream, self._decided_at, timeout, poll)
+    def wait_for_change(self, timeout: float, poll: float, host: str = "") -> bool:
+        """Wait until something has happened since the last answer that ``host`` should ask about, at most ``timeout``
+        seconds; whether it has. ``poll``: seconds, see ``Ledger.wait_for_change``.
+        """
+        return self._ledger.wait_for_change(self.stream, self._decided_at, timeout, poll, host)
 
     def head(self) -> int:
         """The number of the newest event."""
@@ -342,13 +346,15 @@ class Rollouts:
             waits = isinstance(decision.answer, Wait) and not decision.events
             if not waits or tx.now - tx.row.seen_at >= HEARD:
                 tx.finish(**({"rollout": None, "holder": None} if state.status.ended else {}))
+            places = decide.places_to_fill(loaded.plan, state, decision.events)
+            tx.next_to_go = None if places is None else (rollout, state.phase, places)
             self._decided_at = tx.head
             return decision.answer
 
     def _resume(self, tx: Transaction, left: _Loaded, seen: Mapping[str, HostFacts], run: Run) -> RolloutState:
         wanted = "from_release" if left.state.status is Status.TURNING_BACK else "to_release"
-        rows = tx.connection.execute(select(schema.hosts).where(schema.hosts.c.rollout == left.id)).mappings()
-        read = [(_record(dict(row)), _sighting(seen.get(row["name"]), row[wanted])) for row in rows]
+        rows = [dict(zip(_HOSTS.keys(), row, strict=True)) for row in tx.rows(_SELECT_HOSTS, {"of": left.id})]
+        read = [(_record(row), _sighting(seen.get(row["name"]), row[wanted])) for row in rows]
         return left.record(tx, decide.resume(left.plan, left.state, read, tx.now, str(run)))
 
 
@@ -380,8 +386,8 @@ class _Loaded:
         """How many hosts have to go before ``host``, at most ``places``; of its zone where zones have windows."""
         values = {"of": self.id, "in_phase": host.phase, "before": self.tx.row.position, "enough": places}
         if self.plan.phases[host.phase].zone_window is None:
-            return int(self.tx.read(_AHEAD, values)[0])
-        return int(self.tx.read(_AHEAD_IN_ZONE, {**values, "in_zone": host.zone})[0])
+            return int(self.tx.rows(_AHEAD, values)[0][0])
+        return int(self.tx.rows(_AHEAD_IN_ZONE, {**values, "in_zone": host.zone})[0][0])
 
     def record(self, tx: Transaction, decision: Decision) -> RolloutState:
         """Append the decision's events and bring the projections up to date."""
@@ -433,11 +439,11 @@ def _sighting(facts: HostFacts | None, wanted: str | None) -> Sighting:
 
 def _load(tx: Transaction, rollout: str) -> _Loaded:
     """A rollout that was not asked for as the transaction began."""
-    columns = (_ROLLOUTS.rules, _ROLLOUTS.state, _ROLLOUTS.digest)
-    row = tx.connection.execute(select(*columns).where(_ROLLOUTS.id == rollout)).first()
-    if row is None:
+    rows = tx.rows(_SELECT_ROLLOUT, {"of": rollout})
+    if not rows:
         raise LedgerError(f"rollout {rollout} is not in the ledger of {tx.stream}: check its id")
-    return _Loaded(rollout, _plan(row[0]), _state(row[1]), row[2], tx)
+    rules, state, digest = rows[0]
+    return _Loaded(rollout, _plan(rules), _state(state), digest, tx)
 
 
 def _loaded(tx: Transaction, rollout: str, host: str | None) -> _Loaded:

@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from functools import cache
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from select import select as select_files
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple
 
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import TURN_GRACE
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import Event
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import schema
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.chain import GENESIS, Entry, broken_link, link
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.session import (
+    Call,
+    Kept,
+    PostgresSession,
+    Row,
+    Session,
+    SqliteSession,
+)
 
 if schema.INSTALLED:
     from sqlalchemy import (
@@ -41,12 +47,9 @@ if schema.INSTALLED:
         update,
     )
     from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError, DisconnectionError, SQLAlchemyError
-    from sqlalchemy.pool import QueuePool
+    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+    from sqlalchemy.pool import NullPool
 
-    POOL: dict[str, Any] = {"poolclass": QueuePool, "pool_size": 1, "max_overflow": -1}
-
-    # Made once, for the driver below: an admission is a handful of these.
     _STREAMS, _ROLLOUTS, _HOSTS = schema.streams, schema.rollouts, schema.hosts
     _READ = (
         select(
@@ -73,16 +76,20 @@ if schema.INSTALLED:
     _LOCK = text(
         "SELECT set_config('lock_timeout', :limit, true), "
         "set_config('idle_in_transaction_session_timeout', :limit, true), "
-        "set_config('synchronous_commit', 'off', true), pg_advisory_xact_lock(:key)"
+        "set_config('synchronous_commit', 'on', true), pg_advisory_xact_lock(:key)"
+    )
+    _TELL = text("SELECT pg_notify(:channel, :told)")
+    _TELL_NEXT = text(
+        "SELECT pg_notify(:channel, :told || coalesce(string_agg(chr(10) || name, ''), '')) FROM (SELECT name "
+        f"FROM {_HOSTS.name} WHERE rollout = :of AND status = 'pending' AND phase = :in_phase "
+        "ORDER BY position LIMIT :places) AS next_to_go"
     )
 
 BUSY_TIMEOUT = 30  # seconds for which a transaction waits for the others to finish
 CONNECT_TIMEOUT = 10  # seconds for which a database server is waited for
-BUSY_TURN = 8  # milliseconds for which SQLite waits by itself, with pauses that grow, before it is asked anew
 MISSED = 5.0  # seconds after which a wait looks for itself: a pooler between here and PostgreSQL may lose what it tells
-IDLE = 5.0  # seconds after which a kept connection is tried before it is used again
+MANY = 20  # hosts that may go at once: from here on all that wait are told to ask
 DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
-_INHERITED: list[Any] = []  # connections of a parent process: closing them here would disturb it
 
 
 class LedgerError(ConvoyError):
@@ -113,17 +120,19 @@ class Read(NamedTuple):
 class Transaction:
     """One transaction over a stream: nobody else writes to the stream until it ends. ``now``: epoch seconds.
 
-    What is written is collected, and goes to the database when the block has ended.
+    What is written is collected, and goes to the database when the block has ended. ``next_to_go`` names a rollout,
+    its open phase and how many of its hosts may go now: only they are told that something has happened. None: all are.
     """
 
-    def __init__(self, connection: Connection, stream: str, now: float, actor: str, row: Read) -> None:
-        self.connection = connection
+    def __init__(self, session: Session, stream: str, now: float, actor: str, row: Read) -> None:
+        self._session = session
         self.stream = stream
         self.actor = actor
         self.row = row
         self.now = max(now, row.seen_at)  # time never runs backwards in the ledger, whatever a clock does
         self.head, self._hash = row.head, row.head_hash
-        self.writes: list[tuple[Any, Sequence[Mapping[str, Any]]]] = []
+        self.next_to_go: tuple[str, int, int] | None = None
+        self.writes: list[Call] = []
 
     def append(self, rollout: str, happened: Iterable[Event]) -> None:
         """Append events to the chain."""
@@ -135,13 +144,18 @@ class Transaction:
             rows.append({**vars(entry), "hash": self._hash})
         self.write(_INSERT_EVENT, *rows)
 
-    def read(self, statement: Any, values: Mapping[str, Any]) -> tuple[Any, ...]:
-        """The first row that a statement finds, as everything stood before this transaction."""
-        return _Batch(self.connection).add(statement, values).send() or ()
+    def rows(self, statement: Any, values: Mapping[str, Any]) -> list[Row]:
+        """What a statement finds, as everything stood before this transaction."""
+        return self._session.rows(statement, values)
 
     def write(self, statement: Any, *values: Mapping[str, Any]) -> None:
         """Have a statement run, once with each of ``values``."""
         self.writes.append((statement, values))
+
+    @property
+    def grown(self) -> bool:
+        """Whether something has been appended."""
+        return self.head > self.row.head
 
     def finish(self, **columns: Any) -> None:
         """Write the stream's row: the head of the chain, that the holder was heard of, and ``columns``."""
@@ -159,11 +173,14 @@ class Ledger:
         self._clock = clock
         self._engine = _engine(url, reads_only)
         self.sqlite = self._engine.dialect.name == "sqlite"
+        self._kept = Kept(self._connect)
+        weakref.finalize(self, self._kept.close)
 
     def prepare(self) -> None:
         """Create the tables where they are missing. Raises LedgerError if they are of another version."""
-        with _told(self._engine), self._writing().begin() as connection:
-            self._lock_tables(connection)
+        with _told(self._engine), self._engine.begin() as connection:
+            if not self.sqlite:
+                connection.execute(_LOCK, _lock_values(schema.ledger_version.name))
             if not inspect(connection).has_table(schema.ledger_version.name):
                 schema.metadata.create_all(connection)
                 connection.execute(insert(schema.ledger_version).values(version=schema.VERSION))
@@ -172,15 +189,12 @@ class Ledger:
 
     def close(self) -> None:
         """Close the connection that is kept for the next transaction."""
-        self._engine.dispose()
+        self._kept.close()
 
-    def _writing(self) -> Engine:
-        """The engine for what is done once, statement by statement."""
-        return self._engine if self.sqlite else self._engine.execution_options(isolation_level="READ COMMITTED")
-
-    def _lock_tables(self, connection: Connection) -> None:
-        if not self.sqlite:
-            connection.execute(_LOCK, _lock_values(schema.ledger_version.name))
+    def _connect(self) -> Session:
+        if self.sqlite:
+            return SqliteSession(self._engine.raw_connection(), BUSY_TIMEOUT)
+        return PostgresSession(self._engine.raw_connection())
 
     def expect(self) -> None:
         """Raise LedgerError unless the tables are there, of this version. Makes none."""
@@ -200,17 +214,11 @@ class Ledger:
     @contextmanager
     def transaction(self, stream: str, rollout: str | None = None, host: str | None = None) -> Iterator[Transaction]:
         """The only way to write: the stream is locked from the start to the end of the block."""
-        with _told(self._engine), self._engine.connect() as connection, connection.begin() as begun:
-            row = self._lock(connection, stream, rollout, host)
-            tx = Transaction(connection, stream, self._clock() if self.sqlite else row.now, self._actor, row)
+        with self._session() as session:
+            row = self._begin(session, stream, rollout, host)
+            tx = Transaction(session, stream, self._clock() if self.sqlite else row.now, self._actor, row)
             yield tx
-            ending = _Batch(connection)
-            for statement, values in tx.writes:
-                ending.add(statement, *values)
-            if not self.sqlite:
-                _end(ending, stream, wrote=bool(tx.writes), grown=tx.head != row.head)
-            ending.send()
-            begun.commit()
+            session.commit([*tx.writes, *([] if self.sqlite else _tell(tx))])
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -224,22 +232,44 @@ class Ledger:
         with self.reading() as connection:
             return connection.scalar(_HEAD, {"stream_name": stream}) or 0
 
-    def wait_for_change(self, stream: str, head: int, timeout: float, poll: float) -> bool:
+    def wait_for_change(self, stream: str, head: int, timeout: float, poll: float, host: str = "") -> bool:
         """Wait until there is an event after ``head``, at most ``timeout`` seconds; whether there is one.
 
-        PostgreSQL tells of it. SQLite cannot: there a counter of the file is looked at every ``poll`` seconds.
+        PostgreSQL tells of it; who waits for ``host`` hears it at once where ``host`` may go next, and some seconds
+        later otherwise. SQLite cannot tell: there a counter of the file is looked at every ``poll`` seconds.
         """
         deadline = time.monotonic() + timeout
-        with _told(self._engine), self._engine.connect() as connection:
-            connection = connection.execution_options(convoy_reads=True)
-            changed = _changed_file if self.sqlite else _told_by_server
-            with closing(changed(connection, stream, deadline, poll)) as changes:
-                for _change in changes:
-                    found = connection.scalar(_HEAD, {"stream_name": stream}) or 0
-                    connection.rollback()
-                    if found != head:
-                        return True
-        return False
+        with self._session() as session:
+            if isinstance(session, PostgresSession):
+                return self._await_telling(session, stream, head, deadline, host)
+            return self._await_version(session, stream, head, deadline, poll)
+
+    def _await_telling(self, session: PostgresSession, stream: str, head: int, deadline: float, host: str) -> bool:
+        channel = _channel(stream)
+        now = time.monotonic()
+        look_at = now if session.listen(channel) else now + MISSED
+        while True:
+            if now >= look_at and _head(session, stream) != head:
+                return True
+            if now >= deadline:
+                return False
+            look_at = look_at if look_at > now else now + MISSED
+            news = [told for told in session.heard(channel, min(deadline, look_at) - now) if told.head > head]
+            if any(not told.hosts or host in told.hosts for told in news):
+                return True
+            now = time.monotonic()
+            look_at = min(look_at, now + TURN_GRACE) if news else look_at
+
+    def _await_version(self, session: Session, stream: str, head: int, deadline: float, poll: float) -> bool:
+        seen = None
+        while True:
+            version = session.version()
+            if version != seen and _head(session, stream) != head:
+                return True
+            seen, left = version, deadline - time.monotonic()
+            if left <= 0:
+                return False
+            time.sleep(min(left, poll))
 
     def entries(self, stream: str, rollout: str | None = None) -> list[Entry]:
         """The events of a stream, or of one of its rollouts, oldest first."""
@@ -253,128 +283,52 @@ class Ledger:
         if wrong:
             raise not_intact(stream, wrong)
 
-    def _lock(self, connection: Connection, stream: str, rollout: str | None, host: str | None) -> Read:
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        """The connection that is kept; one on which something went wrong is not kept."""
+        with _told(self._engine):
+            session = self._kept.take()
+            try:
+                yield session
+            except BaseException:
+                session.close()
+                raise
+            self._kept.give_back(session)
+
+    def _begin(self, session: Session, stream: str, rollout: str | None, host: str | None) -> Read:
         """Lock the stream for this transaction; its row, made where it is missing, and what was asked for beside it.
 
         In PostgreSQL the time comes with it, by the clock that all runs share.
         """
         query = _READ if self.sqlite else _READ_WITH_TIME
         names = {"stream_name": stream, "rollout_id": rollout, "host_name": host}
-        first = {"name": stream, "head": 0, "head_hash": GENESIS, "token": 0, "seen_at": 0.0}
-        reading = _Batch(connection)
-        if not self.sqlite:  # there BEGIN IMMEDIATE has locked the database already
-            reading.add("BEGIN ISOLATION LEVEL READ COMMITTED", {})
-            reading.add(_LOCK, _lock_values(stream))
-        row = reading.add(query, names).send()
-        if row is None:
-            making = _Batch(connection).add(_INSERT_STREAM, {**first, "rollout": None, "holder": None})
-            row = making.add(query, names).send()
-        return Read(*(row or ()))
+        rows = session.begin((_LOCK, [_lock_values(stream)]), (query, [names]))
+        if not rows:
+            first = {"name": stream, "head": 0, "head_hash": GENESIS, "token": 0, "seen_at": 0.0}
+            session.rows(_INSERT_STREAM, {**first, "rollout": None, "holder": None})
+            rows = session.rows(query, names)
+        return Read(*rows[0])
 
 
-class _Batch:
-    """Statements that are sent together: one journey to PostgreSQL, however many they are.
-
-    They were made once and go to the driver itself: SQLAlchemy takes several times as long for each.
-    """
-
-    def __init__(self, connection: Connection) -> None:
-        self._dialect = connection.dialect
-        self._driver = _driver(connection)
-        self._statements: list[tuple[str, Mapping[str, Any]]] = []
-
-    def add(self, statement: Any, *values: Mapping[str, Any]) -> _Batch:
-        """Have a statement run, once with each of ``values``."""
-        words = statement if isinstance(statement, str) else _words(statement, self._dialect)
-        self._statements += [(words, one) for one in values]
-        return self
-
-    def send(self) -> tuple[Any, ...] | None:
-        """Run them, in their order; the first row of the last one."""
-        if not self._statements:
-            return None
-        if self._dialect.name == "sqlite":
-            for words, values in self._statements:
-                answer = self._driver.execute(words, values)
-            return cast("tuple[Any, ...] | None", answer.fetchone())
-        return self._send_at_once()
-
-    def _send_at_once(self) -> tuple[Any, ...] | None:
-        from psycopg import ClientCursor  # which puts the values into the text, since many statements cannot have any
-
-        with ClientCursor(self._driver) as cursor:
-            cursor.execute("; ".join(cursor.mogrify(words, values) for words, values in self._statements))
-            while cursor.nextset():
-                pass
-            return cursor.fetchone() if cursor.description else None
+def _tell(tx: Transaction) -> list[Call]:
+    """What tells those who wait; nothing where none of them may go."""
+    if not tx.grown:
+        return []
+    told = {"channel": _channel(tx.stream), "told": str(tx.head)}
+    if tx.next_to_go is None or tx.next_to_go[2] > MANY:
+        return [(_TELL, [told])]
+    rollout, phase, places = tx.next_to_go
+    return [(_TELL_NEXT, [{**told, "of": rollout, "in_phase": phase, "places": places}])] if places else []
 
 
-@cache
-def _words(statement: Any, dialect: Any) -> str:
-    """The statement in the language of the database, with the names of its values."""
-    return str(statement.compile(dialect=dialect))
+def _head(session: Session, stream: str) -> int:
+    rows = session.rows(_HEAD, {"stream_name": stream})
+    return int(rows[0][0]) if rows else 0
 
 
 def _lock_values(name: str) -> dict[str, Any]:
     """A process that stopped bars the others for a while only."""
     return {"limit": f"{BUSY_TIMEOUT}s", "key": _number(name)}
-
-
-def _end(ending: _Batch, stream: str, wrote: bool, grown: bool) -> None:
-    """Tell who waits, commit, and then wait for the disk.
-
-    Once it has committed, the transaction has given its lock away: the next one need not wait for the disk, and many of
-    them reach it with one write. Nobody is told of a decision before that: a crash of the server takes back only the
-    newest ones, of which nobody knows, since what was written later never lasts without what was written before.
-    """
-    if grown:
-        ending.add(f"NOTIFY {_channel(stream)}", {})
-    ending.add("COMMIT", {})
-    if wrote:
-        ending.add("SELECT pg_logical_emit_message(true, 'convoy', '')", {})
-
-
-def _told_by_server(connection: Connection, stream: str, deadline: float, _poll: float) -> Generator[None, None, None]:
-    """Once at the beginning, and whenever PostgreSQL has told that the stream may have grown."""
-    driver, heard = _driver(connection), threading.Event()
-
-    def hear(_notification: Any) -> None:
-        heard.set()
-
-    driver.add_notify_handler(hear)
-    try:
-        driver.execute(f"LISTEN {_channel(stream)}")
-        while True:
-            heard.clear()
-            yield
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return
-            if not heard.is_set() and driver.pgconn.notifies() is None:
-                select_files([driver], [], [], min(left, MISSED))
-    finally:
-        driver.remove_notify_handler(hear)
-        if not driver.closed:
-            driver.execute("UNLISTEN *")
-
-
-def _changed_file(connection: Connection, _stream: str, deadline: float, poll: float) -> Generator[None, None, None]:
-    """Once at the beginning, and whenever another connection has written to the file."""
-    driver, version = _driver(connection), None
-    while True:
-        (newest,) = driver.execute("PRAGMA data_version").fetchone()
-        if newest != version:
-            version = newest
-            yield
-        left = deadline - time.monotonic()
-        if left <= 0:
-            return
-        time.sleep(min(left, poll))
-
-
-def _driver(connection: Connection) -> Any:
-    """The connection as psycopg has it."""
-    return connection.connection.driver_connection
 
 
 def _number(stream: str) -> int:
@@ -421,7 +375,7 @@ def _engine(url: str, reads_only: bool) -> Engine:
         return _sqlite_engine(parsed, reads_only)
     options = {} if "connect_timeout" in parsed.query else {"connect_timeout": CONNECT_TIMEOUT}
     try:
-        return _kept(create_engine(parsed, isolation_level="AUTOCOMMIT", connect_args=options, **POOL))
+        return create_engine(parsed, poolclass=NullPool, isolation_level="READ COMMITTED", connect_args=options)
     except ModuleNotFoundError as error:
         raise LedgerError(
             f"a ledger in PostgreSQL needs the Python package {error.name}: pip install 'psycopg[binary]'"
@@ -460,7 +414,7 @@ def _sqlite_engine(url: URL, reads_only: bool) -> Engine:
         os.close(os.open(path, os.O_RDWR | (0 if reads_only else os.O_CREAT), 0o600))
     except OSError as error:
         raise LedgerError(f"the ledger {path} cannot be opened for writing: {error.strerror}") from error
-    engine = _kept(create_engine(url, paramstyle="named", **POOL))
+    engine = create_engine(url, poolclass=NullPool)
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:
@@ -474,10 +428,8 @@ def _sqlite_engine(url: URL, reads_only: bool) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        if connection.get_execution_options().get("convoy_reads", False):
-            connection.exec_driver_sql("BEGIN")
-        else:
-            _begin_immediate(_driver(connection))
+        reads = connection.get_execution_options().get("convoy_reads", False)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     return engine
 
@@ -494,47 +446,6 @@ def _use_wal(connection: sqlite3.Connection) -> None:
             time.sleep(0.05)
         else:
             return
-
-
-def _kept(engine: Engine) -> Engine:
-    """Keep one connection for the next transaction, unless this process was forked off since, or it was left idle."""
-
-    @event.listens_for(engine, "checkin")
-    def _lay_down(_connection: Any, record: Any) -> None:
-        record.info.update(pid=os.getpid(), used=time.monotonic())
-
-    @event.listens_for(engine, "checkout")
-    def _pick_up(connection: Any, record: Any, proxy: Any) -> None:
-        if record.info.get("pid", os.getpid()) != os.getpid():
-            _INHERITED.append(connection)
-            record.dbapi_connection = proxy.dbapi_connection = None
-            raise DisconnectionError("the connection belongs to the process that this one was forked from")
-        idle = time.monotonic() - record.info.get("used", math.inf)
-        if idle > IDLE and not _answers(engine.dialect, connection):
-            raise DisconnectionError("the server has closed the connection")
-
-    return engine
-
-
-def _answers(dialect: Any, connection: Any) -> bool:
-    """Whether the server is still there."""
-    try:
-        return bool(dialect.do_ping(connection))
-    except dialect.dbapi.Error:
-        return False
-
-
-def _begin_immediate(connection: sqlite3.Connection) -> None:
-    """Wait for the other writers. SQLite's own waiting sleeps for up to 100 ms while others go ahead, so it is cut."""
-    deadline = time.monotonic() + BUSY_TIMEOUT
-    connection.execute(f"PRAGMA busy_timeout={BUSY_TURN}")
-    while not connection.in_transaction:
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-    connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT * 1000}")
 
 
 @contextmanager

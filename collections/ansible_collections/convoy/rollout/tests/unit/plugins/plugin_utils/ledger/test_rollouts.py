@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import (
     Admitted,
@@ -169,7 +169,7 @@ def test_a_token_is_newer_than_those_of_a_ledger_that_was_lost(scene: Scene, tmp
 def test_a_ledger_that_was_tampered_with_opens_nothing(scene: Scene) -> None:
     scene.open()
     with scene.ledger.transaction(STREAM) as tx:
-        tx.connection.exec_driver_sql("UPDATE convoy_events SET actor = 'nobody'")
+        tx.write(text("UPDATE convoy_events SET actor = 'nobody'"), {})
     with pytest.raises(LedgerError, match="is not intact"):
         scene.open(BERT, "r2")
 

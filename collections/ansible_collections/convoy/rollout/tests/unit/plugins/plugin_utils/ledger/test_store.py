@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import Event
-from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import schema, store
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import schema, session, store
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger, LedgerError
 
 STREAM = "staging/hello"
@@ -206,7 +206,7 @@ def test_a_connection_is_not_used_by_a_process_that_was_forked(ledger: Ledger) -
         write(ledger, "paused")
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
-    assert store._INHERITED == []
+    assert session._INHERITED == []
     write(ledger, "unpaused")
     assert [entry.kind for entry in ledger.entries(STREAM)] == ["opened", "paused", "unpaused"]
     ledger.verify(STREAM)
