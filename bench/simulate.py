@@ -20,7 +20,7 @@ import resource
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -73,8 +73,12 @@ class Simulation:
     state: RolloutState = field(default_factory=RolloutState)
     rows: dict[str, HostRecord] = field(default_factory=dict)
     slices: list[deque[str]] = field(default_factory=list)
-    waiting: deque[tuple[int, str]] = field(default_factory=deque)
-    agenda: list[tuple[float, int, int, str, HostStatus | None]] = field(default_factory=list)
+    order: list[str] = field(default_factory=list)
+    position: dict[str, int] = field(default_factory=dict)
+    first_to_go: list[int] = field(default_factory=list)
+    waiting: list[tuple[int, int, str]] = field(default_factory=list)
+    agenda: list[tuple[float, int, int, str, HostStatus | Verdict | None]] = field(default_factory=list)
+    asks_at: float = 0.0
     numbers: Iterable[int] = field(default_factory=itertools.count)
     work: list[float] = field(default_factory=list)
     asked: int = 0
@@ -94,6 +98,12 @@ class Simulation:
         self.record(decide.opening(self.plan, self.now, "bench", {}))
         self.plan = replace(self.plan, hosts=())
         order = list(self.rows)
+        self.position = {name: position for position, name in enumerate(order)}
+        self.order = order
+        self.first_to_go = [
+            min(self.position[row.name] for row in self.rows.values() if row.phase == phase)
+            for phase in range(len(sizes))
+        ]
         self.slices = [deque(order[index :: self.fleet.controllers]) for index in range(self.fleet.controllers)]
 
     def record(self, decision: Decision) -> Answer:
@@ -115,32 +125,53 @@ class Simulation:
         self.let_go()
         while self.agenda:
             self.now, _number, controller, host, outcome = heapq.heappop(self.agenda)
-            if outcome is None:
-                self.record(decide.judge(self.plan, self.state, Verdict.PASS, self.now))
-            else:
+            if isinstance(outcome, Verdict):
+                self.record(decide.judge(self.plan, self.state, outcome, self.now))
+            elif outcome is not None:
                 self.report(controller, host, outcome)
             self.let_go()
 
     def take_next(self, controller: int) -> None:
         """A fork of the controller turns to its next host, and waits with it."""
         if self.slices[controller]:
-            self.waiting.append((controller, self.slices[controller].popleft()))
+            host = self.slices[controller].popleft()
+            heapq.heappush(self.waiting, (self.position[host], controller, host))
 
     def let_go(self) -> None:
-        """Let those that wait ask, until the window is full."""
-        for _one in range(len(self.waiting)):
-            controller, host = self.waiting.popleft()
+        """Let those that wait ask, in the plan's order: when one may not go, none after it may."""
+        while self.waiting:
+            position, controller, host = heapq.heappop(self.waiting)
             self.asked += 1
-            answer = self.record(decide.admit(self.plan, self.state, self.rows[host], self.now))
-            if isinstance(answer, Admitted):
-                self.send(controller, host)
-            elif isinstance(answer, Wait):
-                self.waiting.append((controller, host))
-                if "fill the window" in answer.reason:
-                    self.waiting.rotate(1)
-                    return
-            else:
+            answer = self.record(decide.admit(self.plan, self.state, self.in_turn(self.rows[host]), self.now))
+            if isinstance(answer, Wait):
+                heapq.heappush(self.waiting, (position, controller, host))
+                self.ask_again(answer.until)
+                return
+            if not isinstance(answer, Admitted):
                 raise TypeError(f"{host}: {answer}")
+            self.send(controller, host)
+
+    def in_turn(self, row: HostRecord) -> HostRecord:
+        """As the ledger does: the hosts before it are counted as far as they keep it from going."""
+        places = decide.places_for_others(self.plan, self.state, row)
+        if not places:
+            return row
+        self.first_to_go[row.phase] = next(self.to_go(row.phase))
+        ahead = sum(
+            1 for position in itertools.islice(self.to_go(row.phase), places) if position < self.position[row.name]
+        )
+        return replace(row, ahead=ahead)
+
+    def to_go(self, phase: int) -> Iterator[int]:
+        """The positions of the phase's hosts that have yet to go, in order."""
+        positions = range(self.first_to_go[phase], len(self.order))
+        return (position for position in positions if self.rows[self.order[position]].status is HostStatus.PENDING)
+
+    def ask_again(self, at: float | None) -> None:
+        """Ask when a free place is no longer kept for the host whose turn it is."""
+        if at is not None and self.now < at <= self.now + decide.TURN_GRACE and self.asks_at != at:
+            self.asks_at = at
+            self.plan_for(at, 0, "", None)
 
     def send(self, controller: int, host: str) -> None:
         """The host goes; decide what will become of it, and when."""
@@ -152,15 +183,15 @@ class Simulation:
         outcome = bad if luck < self.fleet.failed + self.fleet.reverted else HostStatus.SUCCEEDED
         self.plan_for(self.now + seconds, controller, host, outcome)
 
-    def plan_for(self, at: float, controller: int, host: str, outcome: HostStatus | None) -> None:
-        """Put something on the agenda: an outcome, or the gate's verdict where there is none."""
+    def plan_for(self, at: float, controller: int, host: str, outcome: HostStatus | Verdict | None) -> None:
+        """Put something on the agenda: an outcome, the gate's verdict, or that somebody asks again."""
         heapq.heappush(self.agenda, (at, next(iter(self.numbers)), controller, host, outcome))
 
     def report(self, controller: int, host: str, outcome: HostStatus) -> None:
         """The host is back; its fork turns to the next one, after its gate where it has to ask one."""
         answer = self.record(decide.report(self.plan, self.state, self.rows[host], outcome, self.now))
         if isinstance(answer, Recorded) and answer.gate_due and self.state.gate:
-            self.plan_for(self.state.gate.bake_until, controller, host, None)
+            self.plan_for(self.state.gate.bake_until, controller, host, Verdict.PASS)
         self.take_next(controller)
 
 

@@ -46,8 +46,11 @@ class Process:
 
     def go(self) -> None:
         self.wait_until_ready()
+        self.tell("go")
+
+    def tell(self, line: str) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write("go\n")
+        self._process.stdin.write(f"{line}\n")
         self._process.stdin.flush()
 
     def answer(self) -> dict[str, Any]:
@@ -70,6 +73,9 @@ class Process:
 
     def stop(self) -> None:
         self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
 
 
 Start = Callable[..., Process]

@@ -185,11 +185,11 @@ class PostgresSession:
 
     def heard(self, channel: str, timeout: float) -> list[Told]:
         """What has been told there, waited for at most ``timeout`` seconds."""
+        self._listen_to_driver()  # what came with the answer to the last statement is not seen by select
         if not self._heard:
             select_files([self._driver], [], [], timeout)
             self._driver.pgconn.consume_input()
-            while notification := self._driver.pgconn.notifies():
-                self._take(notification.relname.decode(), notification.extra.decode())
+            self._listen_to_driver()
         told = [one for one in self._heard if one.channel == channel]
         self._heard.clear()
         return told
@@ -209,6 +209,10 @@ class PostgresSession:
     def close(self) -> None:
         """Close the connection."""
         self._connection.invalidate()
+
+    def _listen_to_driver(self) -> None:
+        while notification := self._driver.pgconn.notifies():
+            self._take(notification.relname.decode(), notification.extra.decode())
 
     def _hear(self, notification: Any) -> None:
         self._take(notification.channel, notification.payload)
