@@ -71,8 +71,9 @@ integration: env ## the modules on real hosts, over a lab of their own, named te
 e2e: env ## the roads of a deployment, and faults on them, over a lab of their own, named test
 	tests/in-lab test $(HOSTS) python -m pytest -o faulthandler_timeout=1500 $(filter-out %_module.py,$(wildcard tests/integration/test_*.py))
 
-bench: env ## measure the ledger and the coordinator; docs/benchmarks.md is written anew
+bench: env ## measure the ledger, the coordinator and the judges; writes docs/benchmarks.md and docs/judges.md anew
 	bench/benchmarks
+	bench/judges
 
 prove: env ## 10,000 histories of the coordinator instead of 300: half an hour
 	CONVOY_HISTORIES=10000 python -m pytest -o faulthandler_timeout=0 $(COLLECTION)/tests/unit/plugins/plugin_utils/coordinator/test_rollouts_always.py

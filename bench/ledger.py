@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How many hosts a second the ledger admits, over many processes, and how long a free slot stays empty.
 
-``PYTHONPATH=collections python -m bench.ledger [FILE]`` from the project's root; FILE gets the figures as JSON.
-
 Each process takes hosts of one rollout forward as a play would, in a SQLite file and in a PostgreSQL server of the
 measurement's own. *throughput*: the window has room for all, so that only the ledger limits them. *slots*: half of the
 processes wait for the others, each of which works on its host for a while; from the times in the ledger follows how
@@ -17,7 +15,6 @@ import json
 import math
 import multiprocessing
 import os
-import sys
 import tempfile
 import time
 from collections import deque
@@ -39,7 +36,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state i
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.chain import Entry
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts, Run
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger
-from bench.report import show
+from bench import report
 from tests.ledger.cluster import Cluster
 
 STREAM, ROLLOUT = "bench/hello", "r1"
@@ -66,13 +63,13 @@ LOADS = (
 )
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Measure, print, write."""
-    figures = []
+def figures() -> list[dict[str, Any]]:
+    """Measure each load on a ledger of its own."""
+    found = []
     for load in LOADS:
         with new_ledger(load.database) as url:
-            figures.append(measure(load, url))
-    show("ledger", figures, arguments, "sqlalchemy", "psycopg")
+            found.append(measure(load, url))
+    return found
 
 
 @contextmanager
@@ -117,6 +114,7 @@ def measure(load: Load, url: str) -> dict[str, Any]:
         "admit_p99_ms": milliseconds(calls, 0.99),
         "slot_empty_p50_ms": milliseconds(empty, 0.5),
         "slot_empty_p99_ms": milliseconds(empty, 0.99),
+        "load": report.load(),
         "cpu_ms_per_host": round(1000 * sum(cpu for _times, cpu in done) / load.hosts, 2),
     }
 
@@ -178,7 +176,3 @@ def slot_waits(entries: Sequence[Entry], window: int) -> list[float]:
 def milliseconds(ordered: Sequence[float], share: float) -> float | None:
     """The value below which ``share`` of them are."""
     return round(1000 * ordered[math.ceil(share * len(ordered)) - 1], 2) if ordered else None
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

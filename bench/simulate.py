@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A large fleet, rolled by the coordinator itself with a simulated clock: no database, no hosts.
 
-``PYTHONPATH=collections python -m bench.simulate [FILE]`` from the project's root; FILE gets the figures as JSON.
-
 Many controllers with several forks each take their slices of the fleet forward. How long a host is out of service is
 drawn from a log-normal distribution; some hosts go back, a few stay failed. *makespan* compares how long the last and
 largest phase took with what no schedule can beat: the work divided by the window, or the longest host.
@@ -15,12 +13,12 @@ from __future__ import annotations
 import heapq
 import itertools
 import json
+import multiprocessing
 import random
 import resource
-import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -42,7 +40,6 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec im
     parse_phases,
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import HostStatus, RolloutState, evolve
-from bench.report import show
 
 SEED = 20260105
 
@@ -195,9 +192,10 @@ class Simulation:
         self.take_next(controller)
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Simulate, print, write."""
-    show("simulate", [simulate(fleet) for fleet in FLEETS], arguments)
+def figures() -> list[dict[str, Any]]:
+    """Simulate each fleet, in a process of its own: its memory is measured."""
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        return pool.map(simulate, FLEETS, chunksize=1)
 
 
 def simulate(fleet: Fleet) -> dict[str, Any]:
@@ -220,7 +218,3 @@ def simulate(fleet: Fleet) -> dict[str, Any]:
         "state_kb": round(len(json.dumps(simulation.state.to_json())) / 1000, 1),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000),
     }
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

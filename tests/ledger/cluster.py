@@ -25,7 +25,7 @@ class Cluster:
     """A PostgreSQL server that nobody else uses, on a socket in a directory of its own."""
 
     def __init__(self) -> None:
-        self._binaries = _binaries()
+        self._binaries = binaries()
         self.directory = Path(tempfile.mkdtemp(prefix="convoy-postgresql-"))
         self._numbers = itertools.count()
         self._server: subprocess.Popen[bytes] | None = None
@@ -86,7 +86,7 @@ class Cluster:
             shutil.rmtree(self.directory)
 
 
-def _binaries() -> Path:
+def binaries() -> Path:
     """Where the newest PostgreSQL server lies; Debian keeps it off the PATH."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[4]))
     initdb = str(found[-1]) if found else shutil.which("initdb")
