@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Admitted, Wait
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import Health, HostFacts, make_plan
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import (
     FailureBudget,
@@ -34,6 +35,15 @@ def write(ledger: Ledger, *kinds: str) -> None:
     with ledger.transaction(STREAM) as tx:
         tx.append("r1", [Event(kind, tx.now, "app1", {"why": "snow \N{SNOWMAN}"}) for kind in kinds])
         tx.finish()
+
+
+def open_hosts(ledger: Ledger, *names: str) -> int:
+    """A rollout of one phase over these hosts, one at a time; its token."""
+    seen = {name: HostFacts(name, "new", "old", health=Health.HEALTHY) for name in names}
+    phases = parse_phases([{"name": "all", "size": "100%"}], 1)
+    plan = make_plan(RolloutSpec(phases, FailureBudget(Quantity(0)), Quantity(1), 60.0), list(seen.values()))
+    run = Run("deploy1", 1, 1, "anna")
+    return Rollouts(ledger, STREAM).open(plan, seen, {"version": "1"}, run, lambda _run: None, "r1", 60.0).token
 
 
 def tamper(ledger: Ledger, statement: str) -> None:
@@ -160,6 +170,43 @@ def test_who_waits_costs_next_to_nothing(ledger: Ledger) -> None:
     assert time.process_time() - began < 0.1
 
 
+def test_a_host_is_woken_when_its_turn_has_come_and_the_others_look_after_a_while(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "TURN_GRACE", 60.0)
+    monkeypatch.setattr(store, "MISSED", 60.0)
+    url = cluster.database()
+    ledger = Ledger(url, "the test")
+    ledger.prepare()
+    token = open_hosts(ledger, "app1", "app2", "app3")
+    first, second, third = (Rollouts(Ledger(url, "the test"), STREAM) for _run in range(3))
+    assert isinstance(first.admit("r1", token, "app1"), Admitted)
+    for run, host in ((second, "app2"), (third, "app3")):
+        assert isinstance(run.admit("r1", token, host), Wait)
+        assert not run.wait_for_change(0.01, 1.0, host)
+    first.report("r1", token, "app1", HostStatus.SUCCEEDED)
+    assert not third.wait_for_change(0.3, 1.0, "app3")
+    assert second.wait_for_change(60.0, 1.0, "app2")
+    assert isinstance(second.admit("r1", token, "app2"), Admitted)
+    monkeypatch.setattr(store, "MISSED", 0.0)
+    assert third.wait_for_change(60.0, 1.0, "app3"), "whatever was told, it looks for itself now and then"
+
+
+def test_a_pause_wakes_all(cluster: Any) -> None:
+    url = cluster.database()
+    ledger = Ledger(url, "the test")
+    ledger.prepare()
+    token = open_hosts(ledger, "app1", "app2", "app3")
+    rollouts = Rollouts(ledger, STREAM)
+    rollouts.admit("r1", token, "app1")
+    assert isinstance(rollouts.admit("r1", token, "app3"), Wait)
+    assert not rollouts.wait_for_change(0.01, 1.0, "app3")
+    Rollouts(Ledger(url, "anna"), STREAM).pause("r1", "lunch")
+    began = time.monotonic()
+    assert rollouts.wait_for_change(60.0, 1.0, "app3")
+    assert time.monotonic() - began < store.TURN_GRACE
+
+
 def test_a_notification_that_is_lost_is_waited_for_a_while_only(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a pooler stands between the controller and the server."""
     monkeypatch.setattr(store, "MISSED", 0.2)
@@ -225,13 +272,7 @@ def test_a_plain_postgresql_url_finds_its_driver(cluster: Any) -> None:
 @pytest.mark.parametrize("why", ["\0", "caf\udce9", "\N{SNOWMAN}" * 100_000])
 def test_a_report_may_hold_anything(ledger: Ledger, why: str) -> None:
     rollouts = Rollouts(ledger, STREAM)
-    seen = {"app1": HostFacts("app1", "new", "old", health=Health.HEALTHY)}
-    spec = RolloutSpec(
-        parse_phases([{"name": "all", "size": "100%"}], 1), FailureBudget(Quantity(0)), Quantity(1), 60.0
-    )
-    plan = make_plan(spec, list(seen.values()))
-    run = Run("deploy1", 1, 1, "anna")
-    token = rollouts.open(plan, seen, {"version": "1"}, run, lambda _run: None, "r1", 60.0).token
+    token = open_hosts(ledger, "app1")
     rollouts.admit("r1", token, "app1")
     rollouts.report("r1", token, "app1", HostStatus.FAILED, why)
     view = rollouts.standing("r1")

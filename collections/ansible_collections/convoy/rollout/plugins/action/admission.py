@@ -39,8 +39,9 @@ class ActionModule(ControllerAction):
 
     def perform(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Result:
         """Wait for the answer."""
-        rollouts = Rollouts(Ledger(arguments["ledger_url"], str(this_run())), arguments["stream"])
-        answer = _await(rollouts, arguments)
+        ledger = Ledger(arguments["ledger_url"], str(this_run()))
+        answer = _await(Rollouts(ledger, arguments["stream"]), arguments)
+        ledger.close()
         if isinstance(answer, Admitted):
             return {"changed": False, "admitted": True, "first": answer.first, "until": answer.until, "reason": ""}
         return {"changed": False, "admitted": False, "first": False, "reason": answer.reason}

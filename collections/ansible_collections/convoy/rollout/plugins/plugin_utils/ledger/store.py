@@ -14,6 +14,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -173,7 +174,7 @@ class Ledger:
         self._clock = clock
         self._engine = _engine(url, reads_only)
         self.sqlite = self._engine.dialect.name == "sqlite"
-        self._kept = Kept(self._connect)
+        self._kept = Kept(partial(_connect, self._engine))
         weakref.finalize(self, self._kept.close)
 
     def prepare(self) -> None:
@@ -190,11 +191,6 @@ class Ledger:
     def close(self) -> None:
         """Close the connection that is kept for the next transaction."""
         self._kept.close()
-
-    def _connect(self) -> Session:
-        if self.sqlite:
-            return SqliteSession(self._engine.raw_connection(), BUSY_TIMEOUT)
-        return PostgresSession(self._engine.raw_connection())
 
     def expect(self) -> None:
         """Raise LedgerError unless the tables are there, of this version. Makes none."""
@@ -324,6 +320,13 @@ def _tell(tx: Transaction) -> list[Call]:
 def _head(session: Session, stream: str) -> int:
     rows = session.rows(_HEAD, {"stream_name": stream})
     return int(rows[0][0]) if rows else 0
+
+
+def _connect(engine: Engine) -> Session:
+    connection = engine.raw_connection()
+    if engine.dialect.name == "sqlite":
+        return SqliteSession(connection, BUSY_TIMEOUT)
+    return PostgresSession(connection)
 
 
 def _lock_values(name: str) -> dict[str, Any]:
