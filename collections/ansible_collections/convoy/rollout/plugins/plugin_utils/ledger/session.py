@@ -112,18 +112,20 @@ class SqliteSession:
         """``connection``: as the pool of SQLAlchemy hands it out."""
         self._connection = connection
         self._driver: sqlite3.Connection = connection.driver_connection
-        self._busy_timeout = busy_timeout
-        self._driver.execute(f"PRAGMA busy_timeout={BUSY_TURN}")
+        self._busy_timeout = busy_timeout  # seconds
 
     def begin(self, lock: Call, read: Call) -> list[Row]:
         """SQLite's own waiting sleeps for up to 100 ms while others go ahead, so it is cut into turns."""
         deadline = time.monotonic() + self._busy_timeout
+        self._driver.execute(f"PRAGMA busy_timeout={BUSY_TURN}")
         while not self._driver.in_transaction:
             try:
                 self._driver.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY  # the rest says what made it busy
+                if not busy or time.monotonic() > deadline:
                     raise
+        self._driver.execute(f"PRAGMA busy_timeout={self._busy_timeout * 1000:.0f}")
         return self.rows(read[0], read[1][0])
 
     def rows(self, statement: Any, values: Values) -> list[Row]:
