@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import HEARD
@@ -16,7 +17,8 @@ PAGE = """# Benchmarks
 `make bench` (`bench/benchmarks`) wrote this page. Let the machine do nothing else meanwhile: a decision is a few
 wake-ups one after the other, and each of them waits for a busy CPU.
 
-On {machine}, {postgresql}. Load before the measurement: {load_before}{busy}.
+On {machine}, {postgresql}. Load before the measurement: {load_before},
+niceness {niceness}{busy}.
 
 ## The ledger
 
@@ -99,6 +101,7 @@ def main() -> None:
                 [binaries() / "postgres", "--version"], check=True, capture_output=True, text=True
             ).stdout.strip(),
             load_before=load,
+            niceness=os.nice(0),
             busy="" if load < 1 else " (**others kept it busy: these figures are too low**)",
             work=1000 * max(load.work for load in ledger.LOADS),
             heard=HEARD,
