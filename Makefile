@@ -13,7 +13,7 @@ PYTHON_VERSION = $(shell $(BIN)/python -c 'import sys; print("%d.%d" % sys.versi
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help env lab lab-down deploy test lint types unit project controller ledger sanity galaxy matrix integration e2e prove molecule format changelog lock clean
+.PHONY: help env lab lab-down deploy test lint types unit project controller ledger sanity galaxy matrix integration e2e bench prove molecule format changelog lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +70,10 @@ integration: env ## the modules on real hosts, over a lab of their own, named te
 
 e2e: env ## the roads of a deployment, and faults on them, over a lab of their own, named test
 	tests/in-lab test $(HOSTS) python -m pytest -o faulthandler_timeout=1500 $(filter-out %_module.py,$(wildcard tests/integration/test_*.py))
+
+bench: env ## measure the ledger, the coordinator and the judges; writes docs/benchmarks.md and docs/judges.md anew
+	bench/benchmarks
+	bench/judges
 
 prove: env ## 10,000 histories of the coordinator instead of 300: half an hour
 	CONVOY_HISTORIES=10000 python -m pytest -o faulthandler_timeout=0 $(COLLECTION)/tests/unit/plugins/plugin_utils/coordinator/test_rollouts_always.py

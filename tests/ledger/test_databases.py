@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from contextlib import suppress
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Admitted, Wait
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import Health, HostFacts, make_plan
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import (
     FailureBudget,
@@ -19,7 +23,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec im
     parse_phases,
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import Event, HostStatus
-from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import store
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import session, store
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rebuild import rebuild
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts, Run
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger, LedgerError
@@ -33,9 +37,18 @@ def write(ledger: Ledger, *kinds: str) -> None:
         tx.finish()
 
 
+def open_hosts(ledger: Ledger, *names: str) -> int:
+    """A rollout of one phase over these hosts, one at a time; its token."""
+    seen = {name: HostFacts(name, "new", "old", health=Health.HEALTHY) for name in names}
+    phases = parse_phases([{"name": "all", "size": "100%"}], 1)
+    plan = make_plan(RolloutSpec(phases, FailureBudget(Quantity(0)), Quantity(1), 60.0), list(seen.values()))
+    run = Run("deploy1", 1, 1, "anna")
+    return Rollouts(ledger, STREAM).open(plan, seen, {"version": "1"}, run, lambda _run: None, "r1", 60.0).token
+
+
 def tamper(ledger: Ledger, statement: str) -> None:
     with ledger.transaction("another stream") as tx:
-        tx.connection.execute(text(statement))
+        tx.write(text(statement), {})
 
 
 def test_what_was_written_is_read_back_and_fits_its_hashes(ledger: Ledger) -> None:
@@ -122,7 +135,126 @@ def test_a_server_whose_default_is_a_stricter_isolation_still_sees_what_others_w
     ledger = Ledger(url, "the test")
     ledger.prepare()
     with ledger.transaction(STREAM) as tx:
-        assert tx.connection.scalar(text("SHOW transaction_isolation")) == "read committed"
+        assert tx.rows(text("SELECT current_setting('transaction_isolation')"), {}) == [("read committed",)]
+
+
+def test_who_waits_too_long_for_the_lock_is_told(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "BUSY_TIMEOUT", 1)
+    url = cluster.database()
+    ledger, other = Ledger(url, "the test"), Ledger(url, "another")
+    ledger.prepare()
+    with other.reading() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": store._number(STREAM)})
+        with pytest.raises(LedgerError, match="cannot be used: canceling statement due to lock timeout"):
+            write(ledger, "opened")
+    write(ledger, "opened")
+    assert ledger.head(STREAM) == 1
+
+
+def test_who_waits_is_woken_by_what_another_process_writes(ledger: Ledger, url: str) -> None:
+    write(ledger, "opened")
+    began = time.monotonic()
+    other = threading.Timer(0.2, write, (Ledger(url, "another"), "paused"))
+    other.start()
+    assert ledger.wait_for_change(STREAM, 1, timeout=60, poll=0.01)
+    other.join()
+    assert time.monotonic() - began < store.MISSED
+    assert not ledger.wait_for_change(STREAM, 2, timeout=0.1, poll=0.01)
+
+
+def test_who_waits_costs_next_to_nothing(ledger: Ledger) -> None:
+    write(ledger, "opened")
+    ledger.wait_for_change(STREAM, 1, timeout=0.1, poll=0.1)
+    began = time.process_time()
+    assert not ledger.wait_for_change(STREAM, 1, timeout=2.0, poll=0.1)
+    assert time.process_time() - began < 0.1
+
+
+def test_a_host_is_woken_when_its_turn_has_come_and_the_others_look_after_a_while(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "TURN_GRACE", 60.0)
+    monkeypatch.setattr(store, "MISSED", 60.0)
+    url = cluster.database()
+    ledger = Ledger(url, "the test")
+    ledger.prepare()
+    token = open_hosts(ledger, "app1", "app2", "app3")
+    first, second, third = (Rollouts(Ledger(url, "the test"), STREAM) for _run in range(3))
+    assert isinstance(first.admit("r1", token, "app1"), Admitted)
+    for run, host in ((second, "app2"), (third, "app3")):
+        assert isinstance(run.admit("r1", token, host), Wait)
+        assert not run.wait_for_change(0.01, 1.0, host)
+    first.report("r1", token, "app1", HostStatus.SUCCEEDED)
+    assert not third.wait_for_change(0.3, 1.0, "app3")
+    assert second.wait_for_change(60.0, 1.0, "app2")
+    assert isinstance(second.admit("r1", token, "app2"), Admitted)
+    monkeypatch.setattr(store, "MISSED", 0.0)
+    assert third.wait_for_change(60.0, 1.0, "app3"), "whatever was told, it looks for itself now and then"
+
+
+def test_a_pause_wakes_all(cluster: Any) -> None:
+    url = cluster.database()
+    ledger = Ledger(url, "the test")
+    ledger.prepare()
+    token = open_hosts(ledger, "app1", "app2", "app3")
+    rollouts = Rollouts(ledger, STREAM)
+    rollouts.admit("r1", token, "app1")
+    assert isinstance(rollouts.admit("r1", token, "app3"), Wait)
+    assert not rollouts.wait_for_change(0.01, 1.0, "app3")
+    Rollouts(Ledger(url, "anna"), STREAM).pause("r1", "lunch")
+    began = time.monotonic()
+    assert rollouts.wait_for_change(60.0, 1.0, "app3")
+    assert time.monotonic() - began < store.TURN_GRACE
+
+
+def test_a_notification_that_is_lost_is_waited_for_a_while_only(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a pooler stands between the controller and the server."""
+    monkeypatch.setattr(store, "MISSED", 0.2)
+    url = cluster.database()
+    ledger, other = Ledger(url, "the test"), Ledger(url, "another")
+    ledger.prepare()
+    monkeypatch.setattr(store, "_channel", lambda stream: "nobody_listens")
+    ledger.wait_for_change(STREAM, 0, timeout=0.1, poll=0.1)
+    monkeypatch.setattr(store, "_channel", lambda stream: "nobody_tells")
+    late = threading.Timer(0.1, write, (other, "opened"))
+    late.start()
+    assert ledger.wait_for_change(STREAM, 0, timeout=60, poll=60)
+    late.join()
+
+
+def test_a_server_that_was_started_anew_is_connected_to_anew(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(cluster.database(), "the test")
+    ledger.prepare()
+    write(ledger, "opened")
+    cluster.crash()
+    cluster.start()
+    monkeypatch.setattr(session, "IDLE", -1.0)
+    write(ledger, "paused")
+    assert ledger.head(STREAM) == 2
+
+
+def test_a_connection_is_not_used_by_a_process_that_was_forked(ledger: Ledger) -> None:
+    write(ledger, "opened")
+    child = os.fork()
+    if not child:
+        write(ledger, "paused")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    write(ledger, "unpaused")
+    assert [entry.kind for entry in ledger.entries(STREAM)] == ["opened", "paused", "unpaused"]
+    ledger.verify(STREAM)
+
+
+def test_a_decision_is_on_the_disk_before_it_is_told(cluster: Any) -> None:
+    """Whatever the server's default is."""
+    ledger = Ledger(cluster.database() + "&options=-c%20synchronous_commit%3Doff", "the test")
+    ledger.prepare()
+    with ledger.transaction(STREAM) as tx:
+        assert tx.rows(text("SELECT current_setting('synchronous_commit')"), {}) == [("on",)]
+        tx.append("r1", [Event("opened", tx.now)])
+        tx.finish()
+    with ledger.reading() as connection:
+        assert connection.scalar(text("SELECT pg_current_wal_flush_lsn() >= pg_current_wal_insert_lsn()"))
 
 
 def test_a_database_that_does_not_exist(cluster: Any) -> None:
@@ -140,13 +272,7 @@ def test_a_plain_postgresql_url_finds_its_driver(cluster: Any) -> None:
 @pytest.mark.parametrize("why", ["\0", "caf\udce9", "\N{SNOWMAN}" * 100_000])
 def test_a_report_may_hold_anything(ledger: Ledger, why: str) -> None:
     rollouts = Rollouts(ledger, STREAM)
-    seen = {"app1": HostFacts("app1", "new", "old", health=Health.HEALTHY)}
-    spec = RolloutSpec(
-        parse_phases([{"name": "all", "size": "100%"}], 1), FailureBudget(Quantity(0)), Quantity(1), 60.0
-    )
-    plan = make_plan(spec, list(seen.values()))
-    run = Run("deploy1", 1, 1, "anna")
-    token = rollouts.open(plan, seen, {"version": "1"}, run, lambda _run: None, "r1", 60.0).token
+    token = open_hosts(ledger, "app1")
     rollouts.admit("r1", token, "app1")
     rollouts.report("r1", token, "app1", HostStatus.FAILED, why)
     view = rollouts.standing("r1")

@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Recorded, Wait
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import Event, RolloutState, evolve
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rebuild import rebuild
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts, StaleTokenError
@@ -97,6 +100,26 @@ def test_of_many_runs_that_take_over_at_once_one_wins(start: Start, url: str) ->
     assert [answer["error"] for answer in answers if answer is not winner] == ["busy"] * 5
 
 
+def test_of_two_runs_that_start_at_the_same_moment_one_wins_each_time(start: Start, url: str) -> None:
+    Ledger(url, "the test").prepare()
+    runs = [start("meet", url) for _run in range(2)]
+    go_at_once(runs)
+    for _time in range(200):
+        moment = time.monotonic() + 0.002
+        for run in runs:
+            run.tell(str(moment))
+        answers = {run: run.answer() for run in runs}
+        (winner,) = [run for run, answer in answers.items() if "opened" in answer]
+        (loser,) = [answer for run, answer in answers.items() if run is not winner]
+        assert loser["error"] == "busy"
+        assert f"rollout {answers[winner]['opened']} is held by" in loser["message"]
+        assert f"(process {winner.pid}) (it is running)" in loser["message"]
+        winner.tell("end")
+        assert winner.answer() == {"ended": answers[winner]["opened"]}
+    kinds = [entry.kind for entry in Ledger(url, "the test").entries(STREAM)]
+    assert kinds == ["opened", "turned_back", "closed"] * 200
+
+
 # One window
 
 
@@ -126,6 +149,70 @@ def test_several_processes_keep_to_one_window(
     assert most > 1 or window == 1, "the hosts went one by one: nothing was tested"
     assert_whole(ledger)
     assert Rollouts(ledger, STREAM).standing("r1").status == "rolled"
+
+
+def test_slices_share_the_window_and_lose_no_more_than_the_host_of_one_that_is_killed(
+    start: Start, url: str, tmp_path: Path
+) -> None:
+    _holder, answer = opened(start, url, hosts=24, window=3, budget=1, lease=12.0)
+    ledger = Ledger(url, "the test")
+    rollouts = Rollouts(ledger, STREAM)
+    rollouts.share("r1", "anna")
+    out = tmp_path / "out"
+    out.mkdir()
+    roll = {"rollout": "r1", "token": answer["token"], "out": str(out), "work": 0.2}
+    slices = [start("roll", url, **roll, part=(number, 6)) for number in range(6)]
+    go_at_once(slices)
+    victim, lost = host_in_hand(rollouts, slices, out)
+    victim.kill()
+    again = start("roll", url, **roll)  # the others' hosts too, as far as they have not asked yet
+    again.go()
+    done = [run.answer() for run in (*slices, again) if run is not victim]
+    while isinstance(answer_to_end := rollouts.close("r1", answer["token"]), Wait):
+        time.sleep(0.1)
+    assert answer_to_end == Recorded()
+
+    assert max(one["most"] for one in done) <= 3
+    assert all(len(state.unavailable) <= 3 for state in states(ledger, "r1"))
+    view = rollouts.standing("r1")
+    assert {row.name: row.status for row in view.hosts if row.status != "succeeded"} == {lost: "lost"}
+    assert (view.status, os.listdir(out)) == ("succeeded", [lost])
+    assert_whole(ledger)
+
+
+def host_in_hand(rollouts: Rollouts, runs: Sequence[Any], out: Path) -> tuple[Any, str]:
+    """A run of the last phase that has just taken a host out of service, and that host."""
+    by_pid = {str(run.pid): run for run in runs}
+    while True:
+        if rollouts.standing("r1").state.phase == 2:
+            for mark in out.iterdir():
+                with suppress(FileNotFoundError):
+                    if run := by_pid.get(mark.read_text()):
+                        run.stop()
+                        if mark.exists():
+                            return run, mark.name
+                        run.resume()
+        time.sleep(0.01)
+
+
+def test_slices_share_the_failure_budget(start: Start, url: str, tmp_path: Path) -> None:
+    _holder, answer = opened(start, url, hosts=18, window=3, budget=1)
+    ledger = Ledger(url, "the test")
+    Rollouts(ledger, STREAM).share("r1", "anna")
+    out = tmp_path / "out"
+    out.mkdir()
+    roll = {"rollout": "r1", "token": answer["token"], "out": str(out), "work": 0.05}
+    slices = [start("roll", url, **roll, part=(number, 3), fails=f"app{number + 6:02}") for number in range(3)]
+    go_at_once(slices)
+    done = [run.answer() for run in slices]
+    view = Rollouts(ledger, STREAM).standing("r1")
+    failed = {row.name for row in view.hosts if row.status == "failed"}
+    assert view.status == "turning_back"
+    assert view.state.reason == "2 failed, more than the failure budget of 1"
+    assert failed < {"app06", "app07", "app08"} or failed == {"app06", "app07", "app08"}
+    assert len([name for one in done for name in one["went"]]) < 18 - len(failed)
+    assert set(os.listdir(out)) == failed
+    assert_whole(ledger)
 
 
 # Nothing is lost

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -23,6 +24,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import
 from ansible_collections.convoy.rollout.plugins.plugin_utils.run import this_run
 
 SAY_EVERY = 15.0  # seconds between two lines about what a host waits for
+SOON = 0.05  # seconds between two questions, at least, when the time has come
 
 
 class ActionModule(ControllerAction):
@@ -32,13 +34,14 @@ class ActionModule(ControllerAction):
     SPEC: ClassVar[Mapping[str, Any]] = {
         **LEDGER_SPEC,
         "host": {"type": "str", "required": True},
-        "poll": {"type": "float", "default": 0.25},
+        "poll": {"type": "float", "default": 0.1},
     }
 
     def perform(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Result:
         """Wait for the answer."""
-        rollouts = Rollouts(Ledger(arguments["ledger_url"], str(this_run())), arguments["stream"])
-        answer = _await(rollouts, arguments)
+        ledger = Ledger(arguments["ledger_url"], str(this_run()))
+        answer = _await(Rollouts(ledger, arguments["stream"]), arguments)
+        ledger.close()
         if isinstance(answer, Admitted):
             return {"changed": False, "admitted": True, "first": answer.first, "until": answer.until, "reason": ""}
         return {"changed": False, "admitted": False, "first": False, "reason": answer.reason}
@@ -48,17 +51,14 @@ def _await(rollouts: Rollouts, arguments: Mapping[str, Any]) -> Admitted | Denie
     """Ask again when something has happened, or when the time has come that the last answer named."""
     say_at = time.monotonic() + SAY_EVERY
     while True:
-        head = rollouts.head()
         answer = rollouts.admit(arguments["rollout"], arguments["token"], arguments["host"])
         if not isinstance(answer, Wait):
             return answer
-        time.sleep(arguments["poll"])
-        while rollouts.head() == head and not (answer.until and time.time() >= answer.until):
-            if time.monotonic() >= say_at:  # asking again is also the run's sign of life
-                say_at += SAY_EVERY
-                Display().display(f"{arguments['host']} waits: {answer.reason}{_until(answer)}")
-                break
-            time.sleep(arguments["poll"])
+        due = math.inf if answer.until is None else max(SOON, answer.until - time.time())
+        left = max(SOON, say_at - time.monotonic())
+        if not rollouts.wait_for_change(min(due, left), arguments["poll"], arguments["host"]) and left < due:
+            say_at += SAY_EVERY  # asking again is also the run's sign of life
+            Display().display(f"{arguments['host']} waits: {answer.reason}{_until(answer)}")
 
 
 def _until(wait: Wait) -> str:

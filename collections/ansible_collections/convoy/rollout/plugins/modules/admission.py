@@ -26,9 +26,10 @@ options:
     type: str
     required: true
   poll:
-    description: Seconds between two looks at the ledger. The coordinator is asked only when something happened there.
+    description:
+      - Seconds between two looks at a ledger in SQLite while the host waits. PostgreSQL tells when something happens.
     type: float
-    default: 0.25
+    default: 0.1
 extends_documentation_fragment:
   - convoy.rollout.ledger
 attributes:

@@ -51,7 +51,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class HostRecord:
-    """One host's row in the ledger. ``ahead``: how many hosts of its phase and zone have to go, and stand before it."""
+    """One host's row in the ledger.
+
+    ``ahead``: how many hosts of its phase and zone have to go, and stand before it; ``places_for_others`` are enough.
+    """
 
     name: str
     phase: int
@@ -248,10 +251,34 @@ def _await_window(phase: PlannedPhase, state: RolloutState, host: HostRecord) ->
 
 def _await_turn(phase: PlannedPhase, state: RolloutState, host: HostRecord, now: float) -> Wait | None:
     """Hosts go in the plan's order, as far as those before them ask soon: a dead worker's host holds nobody up."""
-    free = phase.window - len({*state.leases, *state.out, *state.down})
-    if host.name in state.down or host.ahead < free or now >= state.changed_at + TURN_GRACE:
+    if host.name in state.down or host.ahead < _free(phase, state) or now >= state.changed_at + TURN_GRACE:
         return None
-    return Wait(f"{host.ahead} hosts of phase {phase.name} go first", state.changed_at + TURN_GRACE)
+    return Wait(f"hosts of phase {phase.name} that stand before it go first", state.changed_at + TURN_GRACE)
+
+
+def places_for_others(plan: Plan, state: RolloutState, host: HostRecord) -> int:
+    """How many hosts before ``host`` keep it from going; 0 where its place in the plan's order cannot matter."""
+    if host.status is not HostStatus.PENDING or host.phase != state.phase or host.name in state.down:
+        return 0
+    free = _free(plan.phases[state.phase], state)
+    return free if 0 < free < state.count({HostStatus.PENDING}, state.phase) else 0
+
+
+def places_to_fill(plan: Plan, state: RolloutState, events: Iterable[Event]) -> int | None:
+    """How many hosts may go after ``events``: those that come first in the plan. None: any may have something to learn.
+
+    Tells who is to be woken, so it errs by None.
+    """
+    phase = plan.phases[state.phase]
+    usual = all(event.kind == "moved" for event in events) and state.status is Status.ROLLING
+    waits = state.paused or state.held or state.down or state.absent or plan.min_available
+    if not usual or waits or phase.zone_window is not None or _awaits_approval(plan, state):
+        return None
+    return max(0, _free(phase, state))
+
+
+def _free(phase: PlannedPhase, state: RolloutState) -> int:
+    return phase.window - len({*state.leases, *state.out, *state.down})
 
 
 def _await_available(plan: Plan, state: RolloutState, host: HostRecord) -> Wait | None:

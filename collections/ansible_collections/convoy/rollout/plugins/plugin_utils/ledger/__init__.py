@@ -6,6 +6,7 @@
 
 * ``chain``  what makes an edit of the record visible; pure
 * ``schema`` the tables
+* ``session`` a connection that a process keeps, and what is sent over it
 * ``store``  transactions over one stream of events (one component in one environment)
 * ``rollouts`` the coordinator's decisions, taken and recorded in one transaction each
 * ``rebuild`` what the tables must say, told by the events alone; pure

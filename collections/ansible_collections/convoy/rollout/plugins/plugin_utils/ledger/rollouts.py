@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Any, ClassVar, cast
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator import decide
@@ -41,7 +42,31 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import schem
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger, LedgerError, Transaction
 
 if schema.INSTALLED:
-    from sqlalchemy import Connection, func, insert, select, update
+    from sqlalchemy import Connection, bindparam, insert, select, text, update
+
+    _ROLLOUTS, _HOSTS = schema.rollouts.c, schema.hosts.c
+    _INSERT_ROLLOUT, _INSERT_HOST = insert(schema.rollouts), insert(schema.hosts)
+    _SELECT_ROLLOUT = select(_ROLLOUTS.rules, _ROLLOUTS.state, _ROLLOUTS.digest).where(_ROLLOUTS.id == bindparam("of"))
+    _SELECT_HOSTS = select(schema.hosts).where(_HOSTS.rollout == bindparam("of"))
+    _MOVE_HOST = (
+        update(schema.hosts)
+        .where((_HOSTS.rollout == bindparam("of")) & (_HOSTS.name == bindparam("host")))
+        .values({name: bindparam(name) for name in ("status", "why", "updated_at")})
+    )
+    _UPDATE_ROLLOUT = (
+        update(schema.rollouts)
+        .where(_ROLLOUTS.id == bindparam("of"))
+        .values({name: bindparam(name) for name in ("state", "status")})
+    )
+    _AHEAD, _AHEAD_IN_ZONE = (
+        text(
+            f"SELECT count(*) FROM (SELECT 1 FROM {schema.hosts.name} WHERE rollout = :of AND status = 'pending' "
+            f"AND phase = :in_phase AND position < :before{in_zone} LIMIT :enough) AS ahead"
+        )
+        for in_zone in ("", " AND zone = :in_zone")
+    )
+
+HEARD = 5.0  # seconds after which a run that only waits is written down anew as heard of
 
 
 class BusyError(ConvoyError):
@@ -157,6 +182,7 @@ class Rollouts:
     def __init__(self, ledger: Ledger, stream: str) -> None:
         self._ledger = ledger
         self.stream = stream
+        self._decided_at = 0  # the newest event when something was decided last
 
     def open(
         self,
@@ -175,12 +201,12 @@ class Rollouts:
         """
         self._ledger.verify(self.stream)
         with self._ledger.transaction(self.stream) as tx:
-            open_rollout = tx.row["rollout"]
+            open_rollout = tx.row.rollout
             if open_rollout:
                 held = _held(tx, run, dead, patience)
                 if held:
                     raise BusyError(f"{self.stream}: {held}. {WHEN_BUSY}")
-            token = max(tx.row["token"] + 1, int(tx.now))
+            token = max(tx.row.token + 1, int(tx.now))
             taken = {"token": token, "holder": json.dumps(asdict(run))}
             if open_rollout:
                 left = _load(tx, open_rollout)
@@ -197,13 +223,13 @@ class Rollouts:
 
     def admit(self, rollout: str, token: int, host: str) -> Admitted | Wait | Denied:
         """May ``host`` go out of service now?"""
-        answer = self._decide(rollout, token, lambda it, now: decide.admit(it.plan, it.state, it.host(host), now))
+        answer = self._decide(rollout, token, lambda it, now: decide.admit(it.plan, it.state, it.in_turn(), now), host)
         return cast(Admitted | Wait | Denied, answer)
 
     def report(self, rollout: str, token: int, host: str, outcome: HostStatus, why: str = "") -> Answer:
         """What became of ``host``."""
         return self._decide(
-            rollout, token, lambda it, now: decide.report(it.plan, it.state, it.host(host), outcome, now, why)
+            rollout, token, lambda it, now: decide.report(it.plan, it.state, it.host(), outcome, now, why), host
         )
 
     def judge(self, rollout: str, token: int, verdict: Verdict, why: str = "") -> Answer:
@@ -236,33 +262,33 @@ class Rollouts:
     def share(self, rollout: str, user: str) -> None:
         """Let several runs take part: none of them holds the token for itself, any of them shows that it is held."""
         with self._ledger.transaction(self.stream) as tx:
-            if tx.row["rollout"] != rollout:
+            if tx.row.rollout != rollout:
                 raise LedgerError(f"rollout {rollout} is not open any more: open another one")
             tx.finish(holder=json.dumps(asdict(Run(SEVERAL, 0, 0, user))))
 
     def unlock(self, rollout: str, why: str) -> None:
         """Take the token away from whoever holds it: the next run goes on with the rollout, the last one is stale."""
         with self._ledger.transaction(self.stream) as tx:
-            if tx.row["rollout"] != rollout:
-                raise LedgerError(f"rollout {rollout} is not open: {tx.row['rollout'] or 'none'} is; give its id")
+            if tx.row.rollout != rollout:
+                raise LedgerError(f"rollout {rollout} is not open: {tx.row.rollout or 'none'} is; give its id")
             freed = Event("unlocked", tx.now, data={"why": why, "holder": str(_holder(tx) or "nobody")})
             _load(tx, rollout).record(tx, Decision(Recorded(), (freed,)))
-            tx.finish(holder=None, token=max(tx.row["token"] + 1, int(tx.now)))
+            tx.finish(holder=None, token=max(tx.row.token + 1, int(tx.now)))
 
     def refuse(self, kind: str, version: str, error: ConvoyError) -> None:
         """Record that a rollout was asked for and refused. Whoever holds the token was not heard of by that."""
         with self._ledger.transaction(self.stream) as tx:
             data = {"kind": kind, "version": version, "reason": error.reason, "why": storable(str(error))}
             tx.append(NO_ROLLOUT, [Event("refused", tx.now, data=data)])
-            tx.finish(seen_at=tx.row["seen_at"])
+            tx.finish(seen_at=tx.row.seen_at)
 
     def in_the_way(self, run: Run, dead: Callable[[Run], bool | None], patience: float) -> Blocker | None:
         """The rollout that a living run holds open; None where the way is free. Arguments are as those of ``open``."""
         with self._ledger.transaction(self.stream) as tx:
-            if not tx.row["rollout"]:
+            if not tx.row.rollout:
                 return None
             told = _held(tx, run, dead, patience)
-            return Blocker(tx.row["rollout"], told) if told else None
+            return Blocker(tx.row.rollout, told) if told else None
 
     def gate(self, rollout: str) -> dict[str, Any] | None:
         """The open gate as JSON types: phase (its name), bake and bake_until (seconds), hosts; None if none is open."""
@@ -287,6 +313,12 @@ class Rollouts:
             "failed": state.count(FAILURES),
         }
 
+    def wait_for_change(self, timeout: float, poll: float, host: str = "") -> bool:
+        """Wait until something has happened since the last answer that ``host`` should ask about, at most ``timeout``
+        seconds; whether it has. ``poll``: seconds, see ``Ledger.wait_for_change``.
+        """
+        return self._ledger.wait_for_change(self.stream, self._decided_at, timeout, poll, host)
+
     def head(self) -> int:
         """The number of the newest event."""
         return self._ledger.head(self.stream)
@@ -303,26 +335,34 @@ class Rollouts:
             raise LedgerError(f"rollout {rollout} is not in the ledger of {self.stream}: check its id")
         return view
 
-    def _decide(self, rollout: str, token: int | None, decider: Callable[[_Loaded, float], Decision]) -> Answer:
-        with self._ledger.transaction(self.stream) as tx:
-            if token not in (None, tx.row["token"]):
+    def _decide(
+        self, rollout: str, token: int | None, decider: Callable[[_Loaded, float], Decision], host: str | None = None
+    ) -> Answer:
+        with self._ledger.transaction(self.stream, rollout, host) as tx:
+            newest, opened = tx.row.token, tx.row.rollout
+            if token not in (None, newest):
                 newer = _holder(tx) or "a newer run"
                 raise StaleTokenError(
-                    f"rollout {rollout}: the token {token} is stale: {newer} took over with {tx.row['token']}. "
+                    f"rollout {rollout}: the token {token} is stale: {newer} took over with {newest}. "
                     "This run changes nothing any more"
                 )
-            loaded = _load(tx, rollout)
-            if tx.row["rollout"] != rollout and (token is None or tx.row["rollout"]):
+            loaded = _loaded(tx, rollout, host)
+            if opened != rollout and (token is None or opened):
                 raise LedgerError(f"rollout {rollout} is not open: it has {loaded.state.status}")
             decision = decider(loaded, tx.now)
             state = loaded.record(tx, decision)
-            tx.finish(**({"rollout": None, "holder": None} if state.status.ended else {}))
+            waits = isinstance(decision.answer, Wait) and not decision.events
+            if not waits or tx.now - tx.row.seen_at >= HEARD:
+                tx.finish(**({"rollout": None, "holder": None} if state.status.ended else {}))
+            places = decide.places_to_fill(loaded.plan, state, decision.events)
+            tx.next_to_go = None if places is None else (rollout, state.phase, places)
+            self._decided_at = tx.head
             return decision.answer
 
     def _resume(self, tx: Transaction, left: _Loaded, seen: Mapping[str, HostFacts], run: Run) -> RolloutState:
         wanted = "from_release" if left.state.status is Status.TURNING_BACK else "to_release"
-        rows = tx.connection.execute(select(schema.hosts).where(schema.hosts.c.rollout == left.id)).mappings()
-        read = [(_record(dict(row)), _sighting(seen.get(row["name"]), row[wanted])) for row in rows]
+        rows = [dict(zip(_HOSTS.keys(), row, strict=True)) for row in tx.rows(_SELECT_HOSTS, {"of": left.id})]
+        read = [(_record(row), _sighting(seen.get(row["name"]), row[wanted])) for row in rows]
         return left.record(tx, decide.resume(left.plan, left.state, read, tx.now, str(run)))
 
 
@@ -335,24 +375,27 @@ class _Loaded:
     state: RolloutState
     digest: str
     tx: Transaction
+    asked: str | None = None
+    known: HostRecord | None = None
 
-    def host(self, name: str) -> HostRecord:
-        here = (schema.hosts.c.rollout == self.id) & (schema.hosts.c.name == name)
-        row = self.tx.connection.execute(select(schema.hosts).where(here)).mappings().first()
-        if row is None:
-            raise LedgerError(f"host {name} is not in the plan of rollout {self.id}: deploy again to plan anew")
-        record = _record(dict(row))
-        waits = record.status is HostStatus.PENDING and record.phase == self.state.phase
-        return replace(record, ahead=self._ahead(row["phase"], row["zone"], row["position"])) if waits else record
+    def host(self) -> HostRecord:
+        """The host that was asked for."""
+        if self.known is None:
+            raise LedgerError(f"host {self.asked} is not in the plan of rollout {self.id}: deploy again to plan anew")
+        return self.known
 
-    def _ahead(self, phase: int, zone: str, position: int) -> int:
-        """How many hosts have to go before the one at ``position``; where zones have windows, those of its zone."""
-        hosts = schema.hosts.c
-        before = (hosts.rollout == self.id) & (hosts.status == HostStatus.PENDING.value) & (hosts.phase == phase)
-        if self.plan.phases[phase].zone_window is not None:
-            before &= hosts.zone == zone
-        count = select(func.count()).select_from(schema.hosts).where(before & (hosts.position < position))
-        return self.tx.connection.scalar(count) or 0
+    def in_turn(self) -> HostRecord:
+        """The same; those before it are counted only where, and only as far as, they keep it from going."""
+        host = self.host()
+        places = decide.places_for_others(self.plan, self.state, host)
+        return replace(host, ahead=self._ahead(host, places)) if places else host
+
+    def _ahead(self, host: HostRecord, places: int) -> int:
+        """How many hosts have to go before ``host``, at most ``places``; of its zone where zones have windows."""
+        values = {"of": self.id, "in_phase": host.phase, "before": self.tx.row.position, "enough": places}
+        if self.plan.phases[host.phase].zone_window is None:
+            return int(self.tx.rows(_AHEAD, values)[0][0])
+        return int(self.tx.rows(_AHEAD_IN_ZONE, {**values, "in_zone": host.zone})[0][0])
 
     def record(self, tx: Transaction, decision: Decision) -> RolloutState:
         """Append the decision's events and bring the projections up to date."""
@@ -363,8 +406,7 @@ class _Loaded:
             return state
         tx.append(self.id, decision.events)
         _project_moves(tx, self.id, decision.events)
-        changes = {"state": json.dumps(state.to_json()), "status": state.status}
-        tx.connection.execute(update(schema.rollouts).where(schema.rollouts.c.id == self.id).values(changes))
+        tx.write(_UPDATE_ROLLOUT, {"of": self.id, "state": _text(state), "status": state.status})
         return state
 
 
@@ -404,12 +446,43 @@ def _sighting(facts: HostFacts | None, wanted: str | None) -> Sighting:
 
 
 def _load(tx: Transaction, rollout: str) -> _Loaded:
-    here = (schema.rollouts.c.id == rollout) & (schema.rollouts.c.stream == tx.stream)
-    row = tx.connection.execute(select(schema.rollouts).where(here)).mappings().first()
-    if row is None:
+    """A rollout that was not asked for as the transaction began."""
+    rows = tx.rows(_SELECT_ROLLOUT, {"of": rollout})
+    if not rows:
         raise LedgerError(f"rollout {rollout} is not in the ledger of {tx.stream}: check its id")
-    plan = Plan.from_rules(json.loads(row["rules"]))
-    return _Loaded(row["id"], plan, RolloutState.from_json(json.loads(row["state"])), row["digest"], tx)
+    rules, state, digest = rows[0]
+    return _Loaded(rollout, _plan(rules), _state(state), digest, tx)
+
+
+def _loaded(tx: Transaction, rollout: str, host: str | None) -> _Loaded:
+    """The rollout, and the host, that were asked for as the transaction began."""
+    row = tx.row
+    if row.rules is None or row.state is None or row.digest is None:
+        raise LedgerError(f"rollout {rollout} is not in the ledger of {tx.stream}: check its id")
+    known = None
+    if host is not None and row.phase is not None and row.zone is not None:
+        known = HostRecord(host, row.phase, row.zone, HostStatus(str(row.status)))
+    return _Loaded(rollout, _plan(row.rules), _state(row.state), row.digest, tx, host, known)
+
+
+@lru_cache(maxsize=8)
+def _plan(rules: str) -> Plan:
+    """The plan without its hosts; a rollout's rules never change."""
+    return Plan.from_rules(json.loads(rules))
+
+
+def _text(state: RolloutState) -> str:
+    """The state as ``to_json`` has it, without copying all of it first: this is done while others wait."""
+    return json.dumps(vars(state), default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """A part of the state that JSON has no type for."""
+    return sorted(value) if isinstance(value, frozenset) else vars(value)
+
+
+def _state(text: str) -> RolloutState:
+    return RolloutState.from_json(json.loads(text))
 
 
 def _insert(
@@ -426,11 +499,11 @@ def _insert(
         "facts": json.dumps(facts),
         "rules": json.dumps(plan.rules()),
         "digest": plan.digest(),
-        "state": json.dumps(state.to_json()),
+        "state": _text(state),
     }
-    tx.connection.execute(insert(schema.rollouts).values(row))
+    tx.write(_INSERT_ROLLOUT, row)
     rows = [_planned_row(host, rollout, tx.now) for host in plan.hosts]
-    tx.connection.execute(insert(schema.hosts), rows)
+    tx.write(_INSERT_HOST, *rows)
     tx.append(rollout, decision.events)
     return state
 
@@ -442,12 +515,18 @@ def _planned_row(host: PlannedHost, rollout: str, now: float) -> dict[str, Any]:
 
 
 def _project_moves(tx: Transaction, rollout: str, events: Iterable[Event]) -> None:
-    for event in events:
-        if event.kind != "moved":
-            continue
-        here = (schema.hosts.c.rollout == rollout) & (schema.hosts.c.name == event.host)
-        changes = {"status": event.data["now"], "why": storable(event.data.get("why", "")), "updated_at": event.at}
-        tx.connection.execute(update(schema.hosts).where(here).values(changes))
+    moves = [
+        {
+            "of": rollout,
+            "host": event.host,
+            "status": event.data["now"],
+            "why": storable(event.data.get("why", "")),
+            "updated_at": event.at,
+        }
+        for event in events
+        if event.kind == "moved"
+    ]
+    tx.write(_MOVE_HOST, *moves)
 
 
 def storable(text: str) -> str:
@@ -470,12 +549,12 @@ def _held(tx: Transaction, run: Run, dead: Callable[[Run], bool | None], patienc
     if holder is None or holder == run:
         return ""
     gone = dead(holder)
-    silence = tx.now - tx.row["seen_at"]
+    silence = tx.now - tx.row.seen_at
     if gone or (gone is None and silence > patience):
         return ""
     when = "it is running" if gone is False else f"last heard of {silence:.0f} s ago, waited for {patience:.0f} s"
-    return f"rollout {tx.row['rollout']} is held by {holder} ({when})"
+    return f"rollout {tx.row.rollout} is held by {holder} ({when})"
 
 
 def _holder(tx: Transaction) -> Run | None:
-    return Run(**json.loads(tx.row["holder"])) if tx.row["holder"] else None
+    return Run(**json.loads(tx.row.holder)) if tx.row.holder else None

@@ -70,5 +70,5 @@ else:
         Column("status", String(32), nullable=False),
         Column("why", Text, nullable=False),
         Column("updated_at", Float, nullable=False),
-        Index("convoy_hosts_by_status", "rollout", "status"),
+        Index("convoy_hosts_by_status", "rollout", "status", "phase", "position"),
     )

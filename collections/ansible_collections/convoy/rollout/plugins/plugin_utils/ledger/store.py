@@ -11,27 +11,38 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import TURN_GRACE
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import Event
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import schema
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.chain import GENESIS, Entry, broken_link, link
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.session import (
+    Call,
+    Kept,
+    PostgresSession,
+    Row,
+    Session,
+    SqliteSession,
+)
 
 if schema.INSTALLED:
     from sqlalchemy import (
         URL,
         Connection,
         Engine,
-        RowMapping,
+        bindparam,
         create_engine,
         event,
-        func,
         insert,
         inspect,
+        literal_column,
         select,
         text,
         update,
@@ -40,8 +51,45 @@ if schema.INSTALLED:
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
     from sqlalchemy.pool import NullPool
 
+    _STREAMS, _ROLLOUTS, _HOSTS = schema.streams, schema.rollouts, schema.hosts
+    _READ = (
+        select(
+            *(_STREAMS.c[name] for name in ("head", "head_hash", "token", "rollout", "holder", "seen_at")),
+            *(_ROLLOUTS.c[name] for name in ("rules", "state", "digest")),
+            *(_HOSTS.c[name] for name in ("position", "phase", "zone", "status")),
+        )
+        .select_from(
+            _STREAMS.outerjoin(
+                _ROLLOUTS, (_ROLLOUTS.c.id == bindparam("rollout_id")) & (_ROLLOUTS.c.stream == _STREAMS.c.name)
+            ).outerjoin(_HOSTS, (_HOSTS.c.rollout == _ROLLOUTS.c.id) & (_HOSTS.c.name == bindparam("host_name")))
+        )
+        .where(_STREAMS.c.name == bindparam("stream_name"))
+    )
+    _READ_WITH_TIME = _READ.add_columns(literal_column("extract(epoch FROM clock_timestamp())::float8"))
+    _HEAD = select(_STREAMS.c.head).where(_STREAMS.c.name == bindparam("stream_name"))
+    _INSERT_STREAM = insert(_STREAMS)
+    _INSERT_EVENT = insert(schema.events)
+    _UPDATE_STREAM = (
+        update(_STREAMS)
+        .where(_STREAMS.c.name == bindparam("stream_name"))
+        .values({name: bindparam(name) for name in ("head", "head_hash", "token", "rollout", "holder", "seen_at")})
+    )
+    _LOCK = text(
+        "SELECT set_config('lock_timeout', :limit, true), "
+        "set_config('idle_in_transaction_session_timeout', :limit, true), "
+        "set_config('synchronous_commit', 'on', true), pg_advisory_xact_lock(:key)"
+    )
+    _TELL = text("SELECT pg_notify(:channel, :told)")
+    _TELL_NEXT = text(
+        "SELECT pg_notify(:channel, :told || coalesce(string_agg(chr(10) || name, ''), '')) FROM (SELECT name "
+        f"FROM {_HOSTS.name} WHERE rollout = :of AND status = 'pending' AND phase = :in_phase "
+        "ORDER BY position LIMIT :places) AS next_to_go"
+    )
+
 BUSY_TIMEOUT = 30  # seconds for which a transaction waits for the others to finish
 CONNECT_TIMEOUT = 10  # seconds for which a database server is waited for
+MISSED = 5.0  # seconds after which a wait looks for itself: a pooler between here and PostgreSQL may lose what it tells
+MANY = 20  # hosts that may go at once: from here on all that wait are told to ask
 DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
 
 
@@ -51,37 +99,70 @@ class LedgerError(ConvoyError):
     reason: ClassVar[str] = "ledger"
 
 
-class Transaction:
-    """One transaction over a stream: nobody else writes to the stream until it ends. ``now``: epoch seconds."""
+class Read(NamedTuple):
+    """What a transaction begins with: the stream's row, and of the rollout and the host that were asked for."""
 
-    def __init__(self, connection: Connection, stream: str, now: float, actor: str) -> None:
-        self.connection = connection
+    head: int
+    head_hash: str
+    token: int
+    rollout: str | None
+    holder: str | None
+    seen_at: float
+    rules: str | None = None
+    state: str | None = None
+    digest: str | None = None
+    position: int | None = None
+    phase: int | None = None
+    zone: str | None = None
+    status: str | None = None
+    now: float = 0.0
+
+
+class Transaction:
+    """One transaction over a stream: nobody else writes to the stream until it ends. ``now``: epoch seconds.
+
+    What is written is collected, and goes to the database when the block has ended. ``next_to_go`` names a rollout,
+    its open phase and how many of its hosts may go now: only they are told that something has happened. None: all are.
+    """
+
+    def __init__(self, session: Session, stream: str, now: float, actor: str, row: Read) -> None:
+        self._session = session
         self.stream = stream
         self.actor = actor
-        row = connection.execute(select(schema.streams).where(schema.streams.c.name == stream)).mappings().first()
-        if row is None:
-            first = {"name": stream, "head": 0, "head_hash": GENESIS, "token": 0, "seen_at": now}
-            connection.execute(insert(schema.streams).values(first))
-            row = connection.execute(select(schema.streams).where(schema.streams.c.name == stream)).mappings().one()
-        self.row: RowMapping = row
-        self.now = max(now, row["seen_at"])  # time never runs backwards in the ledger, whatever a clock does
-        self._head, self._hash = row["head"], row["head_hash"]
+        self.row = row
+        self.now = max(now, row.seen_at)  # time never runs backwards in the ledger, whatever a clock does
+        self.head, self._hash = row.head, row.head_hash
+        self.next_to_go: tuple[str, int, int] | None = None
+        self.writes: list[Call] = []
 
     def append(self, rollout: str, happened: Iterable[Event]) -> None:
         """Append events to the chain."""
         rows = []
         for one in happened:
             data = json.dumps(one.data, sort_keys=True, separators=(",", ":"))
-            entry = Entry(self.stream, self._head + 1, rollout, one.kind, one.host, one.at, self.actor, data)
-            self._head, self._hash = entry.seq, link(self._hash, entry)
+            entry = Entry(self.stream, self.head + 1, rollout, one.kind, one.host, one.at, self.actor, data)
+            self.head, self._hash = entry.seq, link(self._hash, entry)
             rows.append({**vars(entry), "hash": self._hash})
-        if rows:
-            self.connection.execute(insert(schema.events), rows)
+        self.write(_INSERT_EVENT, *rows)
+
+    def rows(self, statement: Any, values: Mapping[str, Any]) -> list[Row]:
+        """What a statement finds, as everything stood before this transaction."""
+        return self._session.rows(statement, values)
+
+    def write(self, statement: Any, *values: Mapping[str, Any]) -> None:
+        """Have a statement run, once with each of ``values``."""
+        self.writes.append((statement, values))
+
+    @property
+    def grown(self) -> bool:
+        """Whether something has been appended."""
+        return self.head > self.row.head
 
     def finish(self, **columns: Any) -> None:
         """Write the stream's row: the head of the chain, that the holder was heard of, and ``columns``."""
-        changes = {"head": self._head, "head_hash": self._hash, "seen_at": self.now, **columns}
-        self.connection.execute(update(schema.streams).where(schema.streams.c.name == self.stream).values(changes))
+        kept = {"token": self.row.token, "rollout": self.row.rollout, "holder": self.row.holder}
+        head = {"stream_name": self.stream, "head": self.head, "head_hash": self._hash, "seen_at": self.now}
+        self.write(_UPDATE_STREAM, {**kept, **head, **columns})
 
 
 class Ledger:
@@ -93,16 +174,23 @@ class Ledger:
         self._clock = clock
         self._engine = _engine(url, reads_only)
         self.sqlite = self._engine.dialect.name == "sqlite"
+        self._kept = Kept(partial(_connect, self._engine))
+        weakref.finalize(self, self._kept.close)
 
     def prepare(self) -> None:
         """Create the tables where they are missing. Raises LedgerError if they are of another version."""
         with _told(self._engine), self._engine.begin() as connection:
-            self._lock(connection, schema.ledger_version.name)
+            if not self.sqlite:
+                connection.execute(_LOCK, _lock_values(schema.ledger_version.name))
             if not inspect(connection).has_table(schema.ledger_version.name):
                 schema.metadata.create_all(connection)
                 connection.execute(insert(schema.ledger_version).values(version=schema.VERSION))
             version = connection.scalar(select(schema.ledger_version.c.version))
         self._refuse_other(version)
+
+    def close(self) -> None:
+        """Close the connection that is kept for the next transaction."""
+        self._kept.close()
 
     def expect(self) -> None:
         """Raise LedgerError unless the tables are there, of this version. Makes none."""
@@ -120,10 +208,13 @@ class Ledger:
             )
 
     @contextmanager
-    def transaction(self, stream: str) -> Iterator[Transaction]:
+    def transaction(self, stream: str, rollout: str | None = None, host: str | None = None) -> Iterator[Transaction]:
         """The only way to write: the stream is locked from the start to the end of the block."""
-        with _told(self._engine), self._engine.begin() as connection:
-            yield Transaction(connection, stream, self._lock(connection, stream), self._actor)
+        with self._session() as session:
+            row = self._begin(session, stream, rollout, host)
+            tx = Transaction(session, stream, self._clock() if self.sqlite else row.now, self._actor, row)
+            yield tx
+            session.commit([*tx.writes, *([] if self.sqlite else _tell(tx))])
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -135,7 +226,46 @@ class Ledger:
     def head(self, stream: str) -> int:
         """The number of the newest event: when it has not changed, nothing has."""
         with self.reading() as connection:
-            return connection.scalar(select(schema.streams.c.head).where(schema.streams.c.name == stream)) or 0
+            return connection.scalar(_HEAD, {"stream_name": stream}) or 0
+
+    def wait_for_change(self, stream: str, head: int, timeout: float, poll: float, host: str = "") -> bool:
+        """Wait until there is an event after ``head``, at most ``timeout`` seconds; whether there is one.
+
+        PostgreSQL tells of it; who waits for ``host`` hears it at once where ``host`` may go next, and some seconds
+        later otherwise. SQLite cannot tell: there a counter of the file is looked at every ``poll`` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        with self._session() as session:
+            if isinstance(session, PostgresSession):
+                return self._await_telling(session, stream, head, deadline, host)
+            return self._await_version(session, stream, head, deadline, poll)
+
+    def _await_telling(self, session: PostgresSession, stream: str, head: int, deadline: float, host: str) -> bool:
+        channel = _channel(stream)
+        now = time.monotonic()
+        look_at = now if session.listen(channel) else now + MISSED
+        while True:
+            if now >= look_at and _head(session, stream) != head:
+                return True
+            if now >= deadline:
+                return False
+            look_at = look_at if look_at > now else now + MISSED
+            news = [told for told in session.heard(channel, min(deadline, look_at) - now) if told.head > head]
+            if any(not told.hosts or host in told.hosts for told in news):
+                return True
+            now = time.monotonic()
+            look_at = min(look_at, now + TURN_GRACE) if news else look_at
+
+    def _await_version(self, session: Session, stream: str, head: int, deadline: float, poll: float) -> bool:
+        seen = None
+        while True:
+            version = session.version()
+            if version != seen and _head(session, stream) != head:
+                return True
+            seen, left = version, deadline - time.monotonic()
+            if left <= 0:
+                return False
+            time.sleep(min(left, poll))
 
     def entries(self, stream: str, rollout: str | None = None) -> list[Entry]:
         """The events of a stream, or of one of its rollouts, oldest first."""
@@ -149,15 +279,69 @@ class Ledger:
         if wrong:
             raise not_intact(stream, wrong)
 
-    def _lock(self, connection: Connection, stream: str) -> float:
-        """Lock the stream for this transaction; the time, in epoch seconds, by the clock that all runs share."""
-        if self.sqlite:  # BEGIN IMMEDIATE has locked the database already
-            return self._clock()
-        key = int.from_bytes(hashlib.sha256(stream.encode()).digest()[:8], "big", signed=True)
-        for limit in ("lock_timeout", "idle_in_transaction_session_timeout"):  # a stopped process bars nobody for long
-            connection.execute(select(func.set_config(limit, f"{BUSY_TIMEOUT}s", True)))
-        connection.execute(select(func.pg_advisory_xact_lock(key)))
-        return float(connection.scalar(text("SELECT extract(epoch FROM clock_timestamp())")) or 0.0)
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        """The connection that is kept; one on which something went wrong is not kept."""
+        with _told(self._engine):
+            session = self._kept.take()
+            try:
+                yield session
+            except BaseException:
+                session.close()
+                raise
+            self._kept.give_back(session)
+
+    def _begin(self, session: Session, stream: str, rollout: str | None, host: str | None) -> Read:
+        """Lock the stream for this transaction; its row, made where it is missing, and what was asked for beside it.
+
+        In PostgreSQL the time comes with it, by the clock that all runs share.
+        """
+        query = _READ if self.sqlite else _READ_WITH_TIME
+        names = {"stream_name": stream, "rollout_id": rollout, "host_name": host}
+        rows = session.begin((_LOCK, [_lock_values(stream)]), (query, [names]))
+        if not rows:
+            first = {"name": stream, "head": 0, "head_hash": GENESIS, "token": 0, "seen_at": 0.0}
+            session.rows(_INSERT_STREAM, {**first, "rollout": None, "holder": None})
+            rows = session.rows(query, names)
+        return Read(*rows[0])
+
+
+def _tell(tx: Transaction) -> list[Call]:
+    """What tells those who wait; nothing where none of them may go."""
+    if not tx.grown:
+        return []
+    told = {"channel": _channel(tx.stream), "told": str(tx.head)}
+    if tx.next_to_go is None or tx.next_to_go[2] > MANY:
+        return [(_TELL, [told])]
+    rollout, phase, places = tx.next_to_go
+    return [(_TELL_NEXT, [{**told, "of": rollout, "in_phase": phase, "places": places}])] if places else []
+
+
+def _head(session: Session, stream: str) -> int:
+    rows = session.rows(_HEAD, {"stream_name": stream})
+    return int(rows[0][0]) if rows else 0
+
+
+def _connect(engine: Engine) -> Session:
+    connection = engine.raw_connection()
+    if engine.dialect.name == "sqlite":
+        return SqliteSession(connection, BUSY_TIMEOUT)
+    return PostgresSession(connection)
+
+
+def _lock_values(name: str) -> dict[str, Any]:
+    """A process that stopped bars the others for a while only."""
+    return {"limit": f"{BUSY_TIMEOUT}s", "key": _number(name)}
+
+
+def _number(stream: str) -> int:
+    """What stands for the stream in locks."""
+    return int.from_bytes(hashlib.sha256(stream.encode()).digest()[:8], "big", signed=True)
+
+
+def _channel(stream: str) -> str:
+    """Where PostgreSQL tells that the stream has grown."""
+    return f"convoy_{_number(stream) & (1 << 64) - 1:016x}"
 
 
 def entries_in(connection: Connection, stream: str, rollout: str | None = None) -> Iterator[Entry]:
@@ -271,6 +455,6 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 def _told(engine: Engine) -> Iterator[None]:
     try:
         yield
-    except (SQLAlchemyError, sqlite3.Error) as error:
+    except (SQLAlchemyError, engine.dialect.loaded_dbapi.Error) as error:
         cause = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
         raise LedgerError(f"the ledger {engine.url!r} cannot be used: {cause}") from error

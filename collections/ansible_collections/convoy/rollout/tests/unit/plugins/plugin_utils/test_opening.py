@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.checking import spec_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import ended
@@ -63,7 +64,7 @@ def rollouts(tmp_path: Path, kind: str, moves: dict[str, tuple[str | None, str]]
     if status is not None:
         with ledger.transaction(found.stream) as tx:
             tx.append("the-last-one", [ended(status, "", tx.now)])
-            tx.connection.execute(schema.rollouts.update().values(status=status))
+            tx.write(text(f"UPDATE {schema.rollouts.name} SET status = :status"), {"status": status})
             tx.finish(rollout=None, holder=None)
     return found
 

@@ -968,9 +968,45 @@ def test_hosts_go_in_order_as_long_as_those_before_them_may_ask() -> None:
     rollout = Rollout(PlannedPhase("one", 3, 1))
     third = replace(rollout.rows["a2"], ahead=2)
     asked = decide.admit(rollout.plan, rollout.state, third, rollout.now)
-    assert asked.answer == Wait("2 hosts of phase one go first", NOW + decide.TURN_GRACE)
+    assert asked.answer == Wait("hosts of phase one that stand before it go first", NOW + decide.TURN_GRACE)
     late = decide.admit(rollout.plan, rollout.state, third, rollout.now + decide.TURN_GRACE)
     assert isinstance(late.answer, Admitted)
+
+
+def test_the_hosts_before_another_are_counted_only_where_they_may_bar_it() -> None:
+    rollout = Rollout(PlannedPhase("one", 4, 2), PlannedPhase("two", 1, 2))
+
+    def places(name: str) -> int:
+        return decide.places_for_others(rollout.plan, rollout.state, rollout.rows[name])
+
+    assert (places("a3"), places("b0")) == (2, 0)
+    rollout.ask("a0")
+    assert (places("a3"), places("a0")) == (1, 0)
+    rollout.ask("a1")
+    assert places("a3") == 0  # the window is full, whoever asks
+    rollout.report("a0", "succeeded")
+    rollout.report("a1", "succeeded")
+    assert places("a3") == 0  # there is room for all that have to go
+
+
+def test_who_waits_is_woken_only_where_it_may_go_or_has_something_to_learn() -> None:
+    rollout = Rollout(PlannedPhase("one", 4, 2), PlannedPhase("two", 1, 2))
+
+    def after(decision: Decision) -> int | None:
+        rollout.take(decision)
+        return decide.places_to_fill(rollout.plan, rollout.state, decision.events)
+
+    def ask(name: str) -> Decision:
+        return decide.admit(rollout.plan, rollout.state, rollout.rows[name], rollout.now)
+
+    def report(name: str) -> Decision:
+        return decide.report(rollout.plan, rollout.state, rollout.rows[name], HostStatus.SUCCEEDED, rollout.now)
+
+    assert [after(ask("a0")), after(ask("a1"))] == [1, 0]
+    assert after(report("a0")) == 1
+    assert after(decide.pause(rollout.state, "lunch", rollout.now)) is None
+    assert after(report("a1")) is None  # paused
+    assert after(decide.turn_back(rollout.plan, rollout.state, "enough", rollout.now)) is None
 
 
 def test_without_progress_it_fails_unless_a_person_is_awaited() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import select, text
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import (
     Admitted,
@@ -34,8 +35,10 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec im
     parse_phases,
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import HostStatus, Status
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import schema
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rebuild import rebuild
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import (
+    HEARD,
     BusyError,
     HostRow,
     Opened,
@@ -115,6 +118,9 @@ def scene(tmp_path: Path) -> Scene:
 
 def assert_tables_tell_what_the_events_tell(scene: Scene, rollout: str = "r1") -> None:
     told = rebuild(scene.ledger.entries(STREAM, rollout))
+    kept = select(schema.rollouts.c.state).where(schema.rollouts.c.id == rollout)
+    with scene.ledger.reading() as connection:
+        assert json.loads(connection.scalar(kept)) == json.loads(json.dumps(told.state.to_json()))
     view = scene.rollouts.standing(rollout)
     assert (view.state, view.hosts, view.status) == (told.state, told.hosts, told.state.status)
     scene.ledger.verify(STREAM)
@@ -163,7 +169,7 @@ def test_a_token_is_newer_than_those_of_a_ledger_that_was_lost(scene: Scene, tmp
 def test_a_ledger_that_was_tampered_with_opens_nothing(scene: Scene) -> None:
     scene.open()
     with scene.ledger.transaction(STREAM) as tx:
-        tx.connection.exec_driver_sql("UPDATE convoy_events SET actor = 'nobody'")
+        tx.write(text("UPDATE convoy_events SET actor = 'nobody'"), {})
     with pytest.raises(LedgerError, match="is not intact"):
         scene.open(BERT, "r2")
 
@@ -213,6 +219,29 @@ def test_a_run_that_asks_is_heard_of(scene: Scene) -> None:
     scene.clock.now += PATIENCE
     with pytest.raises(BusyError):
         scene.open(BERT, "r2", dead=None)
+
+
+def test_who_only_waits_writes_nothing_but_a_sign_of_life_now_and_then(scene: Scene) -> None:
+    scene.open(ANNA)
+
+    def seen_at() -> float:
+        with scene.ledger.transaction(STREAM) as tx:
+            return tx.row.seen_at
+
+    scene.clock.now += 1
+    assert isinstance(scene.admit("app2"), Wait)
+    assert seen_at() == START
+    scene.clock.now += HEARD
+    assert isinstance(scene.admit("app2"), Wait)
+    assert seen_at() == START + 1 + HEARD
+
+
+def test_who_waits_is_told_when_something_has_happened_since_the_answer(scene: Scene) -> None:
+    scene.open(ANNA)
+    assert isinstance(scene.admit("app2"), Wait)
+    assert not scene.rollouts.wait_for_change(timeout=0.01, poll=0.005)
+    Rollouts(scene.ledger, STREAM).pause("r1", "lunch")
+    assert scene.rollouts.wait_for_change(timeout=600, poll=600)
 
 
 def test_a_run_that_was_taken_over_changes_nothing_any_more(scene: Scene) -> None:

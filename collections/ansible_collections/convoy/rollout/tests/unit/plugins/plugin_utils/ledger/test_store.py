@@ -9,12 +9,13 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import Event
-from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import schema, store
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import schema, session, store
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger, LedgerError
 
 STREAM = "staging/hello"
@@ -195,6 +196,58 @@ def test_a_ledger_that_was_never_prepared(path: Path) -> None:
         Ledger(f"sqlite:///{path}", "root").head(STREAM)
 
 
+# The connection that is kept
+
+
+def test_a_connection_is_not_used_by_a_process_that_was_forked(ledger: Ledger) -> None:
+    write(ledger, "opened")
+    child = os.fork()
+    if not child:
+        write(ledger, "paused")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert session._INHERITED == []
+    write(ledger, "unpaused")
+    assert [entry.kind for entry in ledger.entries(STREAM)] == ["opened", "paused", "unpaused"]
+    ledger.verify(STREAM)
+
+
+def test_a_transaction_within_a_view_has_a_connection_of_its_own(ledger: Ledger) -> None:
+    write(ledger, "opened")
+    with ledger.reading() as connection, ledger.reading() as other:
+        assert connection.connection.driver_connection is not other.connection.driver_connection
+
+
+# Waiting for others
+
+
+def test_what_happened_before_is_not_waited_for(ledger: Ledger) -> None:
+    write(ledger, "opened")
+    assert ledger.wait_for_change(STREAM, 0, timeout=600, poll=600)
+    assert ledger.wait_for_change("nowhere", 1, timeout=600, poll=600)
+
+
+def test_nothing_that_happens_is_waited_for_no_longer_than_said(ledger: Ledger) -> None:
+    write(ledger, "opened")
+    assert not ledger.wait_for_change(STREAM, 1, timeout=0.02, poll=0.005)
+
+
+def test_what_others_write_ends_the_waiting(ledger: Ledger, path: Path) -> None:
+    write(ledger, "opened")
+    other = threading.Timer(0.05, write, (Ledger(f"sqlite:///{path}", "bert"), "paused"))
+    other.start()
+    assert ledger.wait_for_change(STREAM, 1, timeout=30, poll=0.005)
+    other.join()
+
+
+def test_what_happens_elsewhere_does_not_end_the_waiting(ledger: Ledger, path: Path) -> None:
+    write(ledger, "opened")
+    with Ledger(f"sqlite:///{path}", "bert").transaction("production/hello") as tx:
+        tx.append("r9", [Event("opened", tx.now)])
+        tx.finish()
+    assert not ledger.wait_for_change(STREAM, 1, timeout=0.02, poll=0.005)
+
+
 # A ledger that is only read
 
 
@@ -235,6 +288,7 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
 
 def test_a_file_that_was_cut_off(path: Path, ledger: Ledger) -> None:
     write(ledger, "opened")
+    ledger.close()
     sql(path, "PRAGMA wal_checkpoint(TRUNCATE)", "PRAGMA journal_mode=DELETE")
     os.truncate(path, 8192)
     with pytest.raises(LedgerError, match=r"ledger\.db cannot be used: database disk image is malformed"):
