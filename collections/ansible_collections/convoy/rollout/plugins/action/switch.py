@@ -21,6 +21,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide 
     Admitted,
     Denied,
     Recorded,
+    SwitchReport,
     Wait,
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import HostStatus
@@ -39,10 +40,13 @@ class ActionModule(ControllerAction):
     SPEC: ClassVar[Mapping[str, Any]] = {
         **LEDGER_SPEC,
         "state": {"type": "str", "required": True, "choices": ["admitted", "reported"]},
+        "until": {"type": "float"},
         "checked": {"type": "dict", "default": {}},
         "switched": {"type": "dict", "default": {}},
         "poll": {"type": "float", "default": 0.25},
     }
+
+    REQUIRED_IF: ClassVar[tuple[Any, ...]] = (("state", "reported", ("until",)),)
 
     def perform(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Result:
         """Wait for the answer, or report."""
@@ -69,7 +73,12 @@ def _admitted(rollouts: Rollouts, arguments: Mapping[str, Any]) -> Result:
     else:
         least, joins, leaves = len(view.ready), view.ready, leaving
         lines = [f"the load balancers are switched from {plan.switch.leaving} to {plan.switch.coming}"]
-    told = {"joins": joins, "leaves": [host for host in leaves if host not in joins], "least": least}
+    told = {
+        "until": answer.until,
+        "joins": joins,
+        "leaves": [host for host in leaves if host not in joins],
+        "least": least,
+    }
     return {"changed": False, "admitted": True, "back": switching.back, **told, "convoy": {"lines": lines}}
 
 
@@ -94,9 +103,8 @@ def _await(rollouts: Rollouts, arguments: Mapping[str, Any]) -> Admitted | Denie
 def _reported(rollouts: Rollouts, arguments: Mapping[str, Any]) -> Result:
     outcome = switch_outcome(arguments["checked"], arguments["switched"])
     rollout = arguments["rollout"]
-    answer = rollouts.report_switch(
-        rollout, arguments["token"], outcome["went_well"], str(this_run()), outcome["why"], outcome["touched"]
-    )
+    report = SwitchReport(arguments["until"], **outcome)
+    answer = rollouts.report_switch(rollout, arguments["token"], report, str(this_run()))
     if isinstance(answer, Denied):
         return {"changed": False, "gate": None, "convoy": {"lines": [f"the switch is not taken: {answer.reason}"]}}
     gate = rollouts.gate(rollout) if isinstance(answer, Recorded) and answer.gate_due else None

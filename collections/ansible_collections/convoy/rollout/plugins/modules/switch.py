@@ -25,6 +25,9 @@ options:
     type: str
     required: true
     choices: [admitted, reported]
+  until:
+    description: What O(state=admitted) returned as RV(until). Required if O(state=reported).
+    type: float
   checked:
     description: With O(state=reported), what the load balancers answered when they were asked in check mode.
     type: dict
@@ -89,6 +92,11 @@ admitted:
   returned: when O(state=admitted)
   type: bool
   sample: true
+until:
+  description: Until when it has to be reported, in seconds since the epoch.
+  returned: when it was admitted
+  type: float
+  sample: 1767225600.0
 back:
   description: Whether they are switched back.
   returned: when it was admitted

@@ -364,23 +364,28 @@ def _await_switching(state: RolloutState, now: float) -> Wait | None:
     return Wait("another run switches the load balancers", state.switching.until)
 
 
-def report_switch(
-    plan: Plan, state: RolloutState, went_well: bool, now: float, asker: str, why: str = "", touched: bool = True
-) -> Decision:
-    """Take what became of the switch. Where it has failed the rollout turns back, and is switched back.
+@dataclass(frozen=True)
+class SwitchReport:
+    """What became of a switch, admitted ``until`` a time. ``touched``: a load balancer may have been changed."""
 
-    ``touched``: whether a load balancer may have been changed by it.
-    """
-    if plan.switch is None or state.switching is None:
-        return Decision(Denied("nobody has begun to switch the load balancers"))
+    until: float
+    went_well: bool
+    touched: bool = True
+    why: str = ""
+
+
+def report_switch(plan: Plan, state: RolloutState, report: SwitchReport, now: float, asker: str) -> Decision:
+    """Take what became of the switch. Where it has failed the rollout turns back, and is switched back."""
+    if plan.switch is None or state.switching is None or state.switching.until != report.until:
+        return Decision(Denied("it is not the switch that is under way"))
     back = state.switching.back
     to = plan.switch.leaving if back else plan.switch.coming
-    if went_well:
+    if report.went_well:
         decision = _decide(plan, state, [Event("switched", now, data={"to": to, "back": back})], now, asker)
         return replace(decision, answer=Recorded(any(event.kind == "phase_closed" for event in decision.events)))
-    events = [Event("switch_failed", now, data={"to": to, "back": back, "touched": touched, "why": why})]
+    events = [Event("switch_failed", now, data={"to": to, "back": back, "touched": report.touched, "why": report.why})]
     if state.status is not Status.TURNING_BACK:
-        events.append(_turned(plan, f"the switch to {to} failed: {why}", now))
+        events.append(_turned(plan, f"the switch to {to} failed: {report.why}", now))
     return _decide(plan, state, events, now, asker)
 
 

@@ -19,6 +19,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide 
     Denied,
     HostRecord,
     Recorded,
+    SwitchReport,
     Verdict,
     Wait,
 )
@@ -222,15 +223,9 @@ class Rollouts:
         answer = self._decide(rollout, token, lambda it, now: decide.admit_switch(it.plan, it.state, asker, now))
         return cast(Admitted | Wait | Denied, answer)
 
-    def report_switch(
-        self, rollout: str, token: int, went_well: bool, asker: str, why: str = "", touched: bool = True
-    ) -> Answer:
+    def report_switch(self, rollout: str, token: int, report: SwitchReport, asker: str) -> Answer:
         """What became of the switch of the load balancers."""
-        return self._decide(
-            rollout,
-            token,
-            lambda it, now: decide.report_switch(it.plan, it.state, went_well, now, asker, why, touched),
-        )
+        return self._decide(rollout, token, lambda it, now: decide.report_switch(it.plan, it.state, report, now, asker))
 
     def close(self, rollout: str, token: int) -> Answer:
         """End the rollout with its verdict, and give the token back."""
