@@ -520,7 +520,7 @@ def _await_healthy(
 def _not_switched(servers: Mapping[str, Server], names: Sequence[str], away: Sequence[str], min_up: int) -> str:
     up = [name for name in names if servers[name].state == "up"]
     if len(up) < min_up:
-        return f"only {', '.join(up) or 'none'} of {', '.join(names)} is up after the switch, {min_up} have to be"
+        return f"{len(up)} of {len(names)} servers are up after the switch, {min_up} have to be"
     still = [name for name in away if servers[name].admin == "ready"]
     return f"{', '.join(still)} was put back in service by somebody else during the switch" if still else ""
 

@@ -49,7 +49,7 @@ def check(asked: Mapping[str, Any], forks: int, now: float) -> dict[str, Any]:
     _refuse_ledger_in_container(asked["ledger_url"])
     _refuse_missing_files(site_files(asked["hooks"], asked["traffic_adapter"], asked["traffic_tasks"]))
     spec = spec_of(asked)
-    if asked["colours"]:
+    if asked.get("colours"):
         _refuse_unswitchable(asked, spec)
     _refuse_disordered_deadlines(asked["gate"], spec)
     if not asked["hosts"]:
@@ -72,7 +72,7 @@ def spec_of(asked: Mapping[str, Any]) -> RolloutSpec:
             asked["max_unavailable"],
             "after_phase" in asked["hooks"],
             on_failure,
-            bool(asked["colours"]),
+            bool(asked.get("colours")),
         ),
         failure_budget=parse_failure_budget(asked["failure_budget"]),
         turn_back_max_unavailable=Quantity.parse(

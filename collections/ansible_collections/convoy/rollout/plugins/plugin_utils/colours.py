@@ -139,7 +139,12 @@ def stand(switch: Switch, colours: Colours, rotation: Rotation) -> Traffic:
 
 
 def direction(
-    colours: Colours, rotation: Rotation, readings: Sequence[Reading], kind: str, version: str, left: RolloutView | None
+    colours: Colours,
+    rotation: Rotation,
+    readings: Sequence[Reading],
+    kind: str,
+    version: str | None,
+    left: RolloutView | None,
 ) -> Switch:
     """Which colour is to be switched to. Raises ColourError, saying what to do, where the load balancers do not tell.
 
@@ -162,8 +167,8 @@ def direction(
     )
 
 
-def _goes_on(left: RolloutView, kind: str, version: str) -> bool:
-    same = left.facts["kind"] == kind and (version in ("", left.facts["version"]))
+def _goes_on(left: RolloutView, kind: str, version: str | None) -> bool:
+    same = left.facts["kind"] == kind and (not version or version == left.facts["version"])
     return not left.status.ended and same
 
 

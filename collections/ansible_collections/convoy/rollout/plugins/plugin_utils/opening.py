@@ -65,7 +65,7 @@ def open_rollout(
 def _draft(checked: Mapping[str, Any], latest: RolloutView | None, readings: Sequence[Reading]) -> Draft:
     """What would be done, planned with what was read."""
     spec = spec_of(checked)
-    if checked["colours"]:
+    if checked.get("colours"):
         return colours.draft(checked, spec, latest, readings, lambda: _target(checked, latest, readings))
     seen = fleet.targets_of(readings, _target(checked, latest, readings))
     plan = make_plan(spec, list(seen.values()))
