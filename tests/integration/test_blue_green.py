@@ -139,7 +139,7 @@ def test_what_fails_with_traffic_is_switched_back_at_once(site: Site, story: Sto
     assert ended.rc != 0
     assert "orders are lost" in ended.summary
     assert site.environment.view().status == "reverted"
-    assert watched.broken == []
+    assert watched.broken == [], ended.said
     looks = site.serves(site.green, "1.1.0")
     assert all(looks[host].untouched == before[host].untouched for host in site.green)
     assert {look.says for look in site.environment.look(*site.blue).values()} == {"1.0.0"}
