@@ -171,3 +171,16 @@ def test_a_controller_that_is_killed_while_it_switches(site: Site, story: Story)
     assert (site.environment.view().id, site.environment.view().status) == (left.id, "succeeded")
     assert watched.broken == []
     site.serves(site.green, "1.1.0")
+
+
+def test_an_abort_is_a_switch_back_at_once(site: Site, story: Story) -> None:
+    """It does not wait until the bake time is over, which is longer than this test may take."""
+    live = next(colour for colour in (site.blue, site.green) if site.environment.balancer()[colour[0]] == "UP")
+    before = {look.says for look in site.environment.look(*live).values()}
+    run = site.start("deploy.yml", "1.6.0", rollout_phases=[{"name": "idle"}, {"name": "live", "bake": 3000}])
+    run.until("bakes for 3000 s")
+    assert site.run("abort.yml").rc == 0
+    ended = run.end()
+    assert ended.rc != 0
+    assert site.environment.view().status == "reverted"
+    site.serves(live, *before)
