@@ -192,6 +192,53 @@ def test_what_the_site_adds_is_looked_at_before_anything_else(site: Site, variab
     assert site.rollouts().view() is None
 
 
+# two colours
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        (
+            {"rollout_phases": "blue_green"},
+            "rollout_colours: it is not set, and the preset 'blue_green' needs it: name the groups of both colours",
+        ),
+        (
+            {"rollout_phases": "blue_green", "rollout_colours": {"blue": "app", "green": "gren"}},
+            "rollout_colours.green: there is no group 'gren'",
+        ),
+        (
+            {"rollout_phases": "blue_green", "rollout_colours": {"blue": "app"}},
+            "rollout_colours: 'green' is missing: name the inventory group of each colour",
+        ),
+        (
+            {"rollout_phases": "blue_green", "rollout_colours": {"blue": "app", "green": "all"}},
+            "rollout_colours: app1, app2 in both groups: each host has one colour",
+        ),
+        (
+            {"rollout_phases": "blue_green", "rollout_colours": {"blue": "app", "green": "lb"}},
+            "rollout_colours: lb1 in a group, but not in rollout_target: both colours together have to be all",
+        ),
+        (
+            {"rollout_phases": "canary", "rollout_colours": {"blue": "app", "green": "lb"}, "rollout_target": "all"},
+            "rollout_phases: 3 phases do not go with rollout_colours: write blue_green",
+        ),
+        (
+            {
+                "rollout_phases": "blue_green",
+                "rollout_colours": {"blue": "app", "green": "lb"},
+                "rollout_target": "all",
+            },
+            "rollout_colours: they need traffic_adapter: haproxy, and it is 'none'",
+        ),
+    ],
+    ids=str,
+)
+def test_colours_that_are_written_wrong(site: Site, variables: dict[str, Any], said: str) -> None:
+    site.balancers = {"lb1": HERE}
+    refused(site.deploy(*given(**variables)), site, said)
+    assert site.rollouts().view() is None
+
+
 # hosts
 
 

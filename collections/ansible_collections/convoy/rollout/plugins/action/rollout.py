@@ -17,6 +17,7 @@ from ansible.utils.display import Display
 from ansible_collections.convoy.rollout.plugins.plugin_utils import closing, fleet, opening
 from ansible_collections.convoy.rollout.plugins.plugin_utils.checking import check, spec_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import ControllerAction, Result
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import parse_colours
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger, LedgerError
@@ -46,6 +47,7 @@ class ActionModule(ControllerAction):
         "freezes": {"type": "list", "elements": "dict", "default": []},
         "freeze_override": {"type": "str", "default": ""},
         "hosts": {"type": "list", "elements": "str", "default": []},
+        "colours": {"type": "raw", "default": {}},
         "phases": {"type": "raw"},
         "max_unavailable": {"type": "raw", "default": 1},
         "failure_budget": {"type": "raw", "default": 0},
@@ -66,6 +68,7 @@ class ActionModule(ControllerAction):
         "keep": {"type": "int", "default": 5},
         "checked": {"type": "dict"},
         "membership": {"type": "dict", "default": {}},
+        "rotation": {"type": "dict", "default": {}},
         "opened": {"type": "dict"},
     }
     REQUIRED_IF: ClassVar[tuple[Any, ...]] = (
@@ -96,6 +99,8 @@ class ActionModule(ControllerAction):
         state, opened = arguments["state"], arguments["opened"]
         if state == "checked":
             refuse_unknown(task_vars)
+            of_colours = parse_colours(arguments["colours"], task_vars.get("groups", {}), arguments["hosts"])
+            arguments = {**arguments, "colours": of_colours}
             return {"changed": False, **self._check(arguments, task_vars.get("ansible_forks", 5))}
         if state == "opened":
             return self._open(arguments, task_vars)
@@ -134,7 +139,7 @@ class ActionModule(ControllerAction):
         return {**checked, "held": held}
 
     def _open(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Result:
-        checked = arguments["checked"]
+        checked = {**arguments["checked"], "rotation": arguments["rotation"]}
         if not checked["hosts"]:
             return {"changed": False, "idle": True, "order": []}
         readings = fleet.readings_of(checked["hosts"], task_vars["hostvars"], arguments["membership"])

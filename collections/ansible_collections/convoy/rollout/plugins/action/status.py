@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from ansible_collections.convoy.rollout.plugins.plugin_utils import text
+from ansible_collections.convoy.rollout.plugins.plugin_utils import colours, text
 from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import ControllerAction, Result
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError, parse_colours
 from ansible_collections.convoy.rollout.plugins.plugin_utils.fleet import readings_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts, RolloutView
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger
@@ -27,17 +27,21 @@ class ActionModule(ControllerAction):
         "component": {"type": "str", "required": True},
         "hosts": {"type": "list", "elements": "str", "required": True},
         "membership": {"type": "dict", "default": {}},
+        "colours": {"type": "raw", "default": {}},
+        "rotation": {"type": "dict", "default": {}},
     }
 
     def perform(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Result:
         """Read the ledger, and put it beside what was read from the hosts."""
         if not arguments["hosts"]:
             raise SpecError("rollout_target: no host matches: check the group's name and the inventory given with -i")
+        of_colours, rotation = _colours(arguments["colours"], task_vars.get("groups", {})), arguments["rotation"]
         ledger = Ledger(arguments["ledger_url"], str(this_run()))
         ledger.prepare()
         view = Rollouts(ledger, f"{arguments['environment']}/{arguments['component']}").view()
         readings = readings_of(arguments["hosts"], task_vars["hostvars"], arguments["membership"])
         expected = {row.name: text.final_release(row) for row in view.hosts} if view else {}
+        left_out = colours.left_out(readings, of_colours, rotation)
         states = [
             {
                 "host": reading.name,
@@ -49,15 +53,24 @@ class ActionModule(ControllerAction):
             }
             for reading in readings
         ]
+        lit = colours.status_lines(of_colours, rotation)
         return {
             "changed": False,
             "hosts": states,
+            "live": colours.live_colour(of_colours, rotation) if of_colours else None,
             "rollout": view.id if view else None,
             "status": view.status.value if view else None,
             "held_by": _holder(view),
-            "left_out": [reading.name for reading in readings if reading.left_out],
-            "convoy": {"summary": text.status_lines(readings, expected, view)},
+            "left_out": left_out,
+            "convoy": {"summary": text.status_lines(readings, expected, view, left_out, lit)},
         }
+
+
+def _colours(raw: Any, groups: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """The hosts of both colours, whichever of them are asked about."""
+    named = raw.values() if isinstance(raw, Mapping) else ()
+    members = [host for group in named for host in groups.get(str(group), ())]
+    return parse_colours(raw, groups, list(dict.fromkeys(members)))
 
 
 def _holder(view: RolloutView | None) -> str | None:

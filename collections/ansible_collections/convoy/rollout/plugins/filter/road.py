@@ -32,6 +32,6 @@ class FilterModule:
         """The filters by name."""
         functions = (
             road.steps, road.may_go_on, road.outcome, road.undo, road.serves_old, road.way_back, road.watch_rounds,
-            road.watch_verdict, road.membership,
+            road.watch_verdict, road.membership, road.rotation, road.server_names, road.without_service,
         )  # fmt: skip
         return {function.__name__: _filter(function) for function in functions}

@@ -20,6 +20,7 @@ from ansible_collections.convoy.rollout.plugins.module_utils.naming import did_y
 POLL = 0.05
 WATCH_POLL = 0.25
 ANSWER_TIMEOUT = 5.0
+LONGEST_LINE = 12000  # HAProxy's buffer has 16384 bytes by default
 
 # Maintenance: forced, inherited, by name resolution, for want of an address. The flag 0x04 only remembers that the
 # configuration said 'disabled', and stays when the server is put in service.
@@ -256,10 +257,27 @@ class Backend:
 
     def put(self, names: Iterable[str], state: str) -> None:
         """Set the administrative state of these servers: drain, ready or maint."""
-        commands = [f"set server {self.name}/{name} state {state}" for name in names]
-        if commands:
+        self._send([f"set server {self.name}/{name} state {state}" for name in names])
+
+    def swap(self, joining: Iterable[str], leaving: Iterable[str]) -> None:
+        """Set servers ready and others to drain in one connection, in this order: there is always one to serve."""
+        pairs = [(name, "ready") for name in joining] + [(name, "drain") for name in leaving]
+        self._send([f"set server {self.name}/{name} state {state}" for name, state in pairs])
+
+    def _send(self, commands: Sequence[str]) -> None:
+        for batch in _batches(commands):
             self.touched = True
-            self.runtime.change(commands)
+            self.runtime.change(batch)
+
+
+def _batches(commands: Sequence[str]) -> list[list[str]]:
+    """The commands in as few lines as HAProxy's buffer takes."""
+    batches: list[list[str]] = []
+    for command in commands:
+        if not batches or sum(len(known) + 1 for known in batches[-1]) + len(command) > LONGEST_LINE:
+            batches.append([])
+        batches[-1].append(command)
+    return batches
 
 
 # --- out of service --------------------------------------------------------------------------------------------
@@ -448,6 +466,63 @@ def _unchecked(servers: Iterable[Server]) -> tuple[str, ...]:
         if names
         else ()
     )
+
+
+# --- switched --------------------------------------------------------------------------------------------------
+
+
+def switch(
+    backend: Backend, clock: Clock, names: Sequence[str], away: Sequence[str], timeout: float, min_up: int, dry: bool
+) -> Outcome:
+    """Put `names` in service and take `away` out, all at once; their sessions end in their own time.
+
+    Waits first until at least `min_up` of `names` are healthy, and touches nothing if they do not become so. A server
+    in maintenance was put there by a person and stays there. When too few are up right after the switch it is undone,
+    and TrafficError is raised.
+    """
+    servers = _await_healthy(backend, clock, names, away, timeout, min_up)
+    joining = [name for name in names if servers[name].admin == "drain"]
+    leaving = to_drain({name: servers[name] for name in away})
+    before = _admins(servers)
+    after = {**before, **dict.fromkeys(joining, "ready"), **dict.fromkeys(leaving, "drain")}
+    held = [name for name in names if servers[name].admin == "maint"]
+    if dry:
+        return Outcome(servers, before, after, {"held": held}, _held(held))
+    backend.swap(joining, leaving)
+    servers = backend.pick([*names, *away])
+    wrong = _not_switched(servers, names, away, min_up)
+    if wrong:
+        backend.swap(leaving, joining)
+        backend.touched = False
+        raise TrafficError(f"{wrong}: what was switched is as it was before", servers=_as_dicts(backend.pick(names)))
+    return Outcome(servers, before, after, {"held": held}, _held(held) + _unchecked(servers[name] for name in names))
+
+
+def _await_healthy(
+    backend: Backend, clock: Clock, names: Sequence[str], away: Sequence[str], timeout: float, min_up: int
+) -> dict[str, Server]:
+    ends = clock.now() + timeout
+    while True:
+        servers = backend.pick([*names, *away])
+        able = [name for name in names if servers[name].healthy and servers[name].admin != "maint"]
+        if len(able) >= min_up:
+            return servers
+        if clock.now() >= ends:
+            told = "; ".join(f"{name} is {servers[name].told}" for name in names if name not in able)
+            raise TrafficError(
+                f"nothing was switched: {len(able)} of {len(names)} servers are healthy for HAProxy after {timeout:g} "
+                f"s, {min_up} have to be: {told}",
+                servers=_as_dicts(servers),
+            )
+        clock.sleep(POLL)
+
+
+def _not_switched(servers: Mapping[str, Server], names: Sequence[str], away: Sequence[str], min_up: int) -> str:
+    up = [name for name in names if servers[name].state == "up"]
+    if len(up) < min_up:
+        return f"{len(up)} of {len(names)} servers are up after the switch, {min_up} have to be"
+    still = [name for name in away if servers[name].admin == "ready"]
+    return f"{', '.join(still)} was put back in service by somebody else during the switch" if still else ""
 
 
 # --- watched ---------------------------------------------------------------------------------------------------

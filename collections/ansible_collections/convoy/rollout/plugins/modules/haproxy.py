@@ -30,7 +30,8 @@ options:
     required: true
   servers:
     description:
-      - Names of the servers in the backend.
+      - Names of the servers in the backend. With O(state=switched) there may be none, so that O(away) is all that
+        happens.
     type: list
     elements: str
     required: true
@@ -41,10 +42,20 @@ options:
       - V(ready) puts each server back in service as soon as HAProxy's own health check finds it healthy, and waits
         until it is up. When that does not happen within O(timeout), the server stays in drain and the module fails. A
         server that is in maintenance is held there, with a warning, and is no failure.
+      - V(switched) puts O(servers) in service and takes O(away) out of it, all at once, in one connection. It waits
+        first until at least O(min_up) of O(servers) are healthy, and changes nothing when they do not become so within
+        O(timeout). When too few of them are up right after it, it is undone and the module fails. Sessions with the
+        servers that were taken out are not waited for.
       - V(watched) sees for O(duration) that the servers stay up, and fails as soon as one of them does not.
     type: str
-    choices: [drained, ready, watched]
+    choices: [drained, ready, switched, watched]
     required: true
+  away:
+    description:
+      - With O(state=switched), the servers that are taken out of service.
+    type: list
+    elements: str
+    default: []
   timeout:
     description: How many seconds to wait for sessions to end, or for a server to become healthy.
     type: float
@@ -54,6 +65,7 @@ options:
       - With O(state=drained), refuse to drain a server that is up unless at least that many other servers of the
         backend are up and ready. Backup servers and those with a weight of 0 do not count.
       - Set it to V(0) for a backend with one server.
+      - With O(state=switched), how many of O(servers) have to be healthy.
     type: int
     default: 1
   force:
@@ -66,11 +78,24 @@ options:
     description: With O(state=watched), for how many seconds to watch.
     type: float
     default: 10
+  token:
+    description:
+      - With O(state=switched), the fencing token of the rollout. The load balancer's host remembers the highest one
+        that it has seen, and refuses a lower one. Calls with a token wait for each other.
+    type: int
+  rollout:
+    description: The rollout that has the token, to tell who has a higher one.
+    type: str
+    default: ""
+  fence:
+    description: The directory on the load balancer's host in which tokens are remembered, by backend.
+    type: path
+    default: /var/lib/convoy/haproxy
 attributes:
   check_mode:
     description: Can run in check mode and return changed status prediction without modifying target.
     support: full
-    details: With O(state=watched) it looks once.
+    details: With O(state=watched) it looks once. With O(state=switched) it waits until enough servers are healthy.
   diff_mode:
     description: Returns details on what has changed (or possibly needs changing in check mode), when in diff mode.
     support: full
@@ -98,6 +123,15 @@ EXAMPLES = r"""
     backend: app
     servers: ["{{ inventory_hostname }}"]
     state: ready
+  delegate_to: lb1
+
+- name: Send all requests to green instead of blue
+  convoy.rollout.haproxy:
+    backend: app
+    servers: [green1, green2]
+    away: [blue1, blue2]
+    state: switched
+    min_up: 2
   delegate_to: lb1
 
 - name: See for a minute that the load balancer keeps them up
@@ -136,7 +170,7 @@ forced:
   sample: false
 held:
   description: The servers that were left in maintenance.
-  returned: when O(state=ready)
+  returned: when O(state=ready) or O(state=switched)
   type: list
   elements: str
   sample: []
@@ -151,7 +185,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.convoy.rollout.plugins.module_utils import haproxy
+from ansible_collections.convoy.rollout.plugins.module_utils import fence, haproxy
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError, TrafficError
 
@@ -159,11 +193,15 @@ ARGUMENTS: dict[str, Any] = {
     "socket": {"type": "path", "default": "/run/haproxy/admin.sock"},
     "backend": {"type": "str", "required": True},
     "servers": {"type": "list", "elements": "str", "required": True},
-    "state": {"type": "str", "choices": ["drained", "ready", "watched"], "required": True},
+    "state": {"type": "str", "choices": ["drained", "ready", "switched", "watched"], "required": True},
+    "away": {"type": "list", "elements": "str", "default": []},
     "timeout": {"type": "float", "default": 30},
     "min_up": {"type": "int", "default": 1},
     "force": {"type": "bool", "default": False},
     "duration": {"type": "float", "default": 10},
+    "token": {"type": "int"},
+    "rollout": {"type": "str", "default": ""},
+    "fence": {"type": "path", "default": "/var/lib/convoy/haproxy"},
 }
 
 
@@ -172,8 +210,11 @@ def check(params: dict[str, Any]) -> None:
     for name in ("timeout", "min_up", "duration"):
         if params[name] < 0:
             raise TrafficError(f"{name} is {params[name]}: must be 0 or more")
-    if not params["servers"]:
+    if not params["servers"] and not (params["state"] == "switched" and params["away"]):
         raise TrafficError("servers is empty: name at least one server of the backend")
+    both = sorted(set(params["servers"]) & set(params["away"]))
+    if both:
+        raise TrafficError(f"{', '.join(both)} in servers and in away: a server is put in service or taken out of it")
 
 
 def reach(backend: haproxy.Backend, params: dict[str, Any], dry: bool) -> haproxy.Outcome:
@@ -183,6 +224,9 @@ def reach(backend: haproxy.Backend, params: dict[str, Any], dry: bool) -> haprox
         return haproxy.drain(backend, clock, names, params["timeout"], params["min_up"], params["force"], dry)
     if params["state"] == "ready":
         return haproxy.ready(backend, clock, names, params["timeout"], params["force"], dry)
+    if params["state"] == "switched":
+        with fence.held(params, clock, dry):
+            return haproxy.switch(backend, clock, names, params["away"], params["timeout"], params["min_up"], dry)
     return haproxy.watch(backend, clock, names, params["duration"], dry)
 
 

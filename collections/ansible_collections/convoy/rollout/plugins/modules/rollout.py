@@ -80,6 +80,12 @@ options:
     type: list
     elements: str
     default: []
+  colours:
+    description:
+      - The inventory groups of the two colours, as C(rollout_colours) of the role P(convoy.rollout.rollout#role)
+        describes them. Empty where hosts have none.
+    type: raw
+    default: {}
   phases:
     description:
       - The phases, in order, as the role P(convoy.rollout.rollout#role) describes them, or the name of a preset.
@@ -174,6 +180,10 @@ options:
     type: dict
   membership:
     description: Which hosts the load balancers have in service, as P(convoy.rollout.membership#filter) makes it.
+    type: dict
+    default: {}
+  rotation:
+    description: What each load balancer says of each host, as P(convoy.rollout.rotation#filter) makes it.
     type: dict
     default: {}
   opened:
@@ -324,6 +334,14 @@ hosts:
     app1:
       from: 1.0.0-0c5e77d1f2b8
       to: 1.1.0-5f2c1e8ab904
+switch:
+  description: With two colours, which one the load balancers are switched to. Null otherwise.
+  returned: when a rollout was opened or joined
+  type: dict
+  sample:
+    coming: green
+    leaving: blue
+    serving: [app1, app2]
 gate:
   description: The gate that a dead run left open, as M(convoy.rollout.report) returns it, or null.
   returned: when a rollout was opened or joined

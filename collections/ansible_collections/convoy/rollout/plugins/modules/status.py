@@ -40,6 +40,16 @@ options:
     description: Which hosts the load balancers have in service, as P(convoy.rollout.membership#filter) makes it.
     type: dict
     default: {}
+  colours:
+    description:
+      - The inventory groups of the two colours, as C(rollout_colours) of the role P(convoy.rollout.rollout#role)
+        describes them. Empty where hosts have none.
+    type: raw
+    default: {}
+  rotation:
+    description: What each load balancer says of each host, as P(convoy.rollout.rotation#filter) makes it.
+    type: dict
+    default: {}
 attributes:
   action:
     description: Has a corresponding action plugin, so some parts of the options can be executed on the controller.
@@ -107,6 +117,11 @@ hosts:
       type: list
       elements: str
       sample: [the ledger says 1.1.0-5f2c1e8ab904]
+live:
+  description: The colour that the load balancers send requests to. Null without colours, and where it cannot be told.
+  returned: success
+  type: str
+  sample: blue
 rollout:
   description: The id of the newest rollout, or null.
   returned: success

@@ -35,7 +35,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.signing import SshV
 PASSED_ON = (
     "kind", "environment", "component", "version", "hosts", "phases", "max_unavailable", "failure_budget",
     "turn_back_max_unavailable", "turn_back_scope", "lease", "min_available", "zone_order", "on_failure",
-    "when_unreachable", "progress_deadline", "hooks", "keep",
+    "when_unreachable", "progress_deadline", "hooks", "keep", "colours",
 )  # fmt: skip
 HEALTHY_DEADLINE = 30.0  # seconds, what a gate has by default
 VARIABLE_OF = {"version": "component_version", "depot": "depot_path", "allowed_signers": "environment_allowed_signers"}
@@ -49,6 +49,8 @@ def check(asked: Mapping[str, Any], forks: int, now: float) -> dict[str, Any]:
     _refuse_ledger_in_container(asked["ledger_url"])
     _refuse_missing_files(site_files(asked["hooks"], asked["traffic_adapter"], asked["traffic_tasks"]))
     spec = spec_of(asked)
+    if asked.get("colours"):
+        _refuse_unswitchable(asked, spec)
     _refuse_disordered_deadlines(asked["gate"], spec)
     if not asked["hosts"]:
         raise SpecError("rollout_target: no host matches: check the group's name and the inventory given with -i")
@@ -65,7 +67,13 @@ def spec_of(asked: Mapping[str, Any]) -> RolloutSpec:
     """How the rollout may proceed, validated."""
     on_failure = parse_choice("rollout_on_failure", asked["on_failure"], OnFailure)
     return RolloutSpec(
-        phases=parse_phases(asked["phases"], asked["max_unavailable"], "after_phase" in asked["hooks"], on_failure),
+        phases=parse_phases(
+            asked["phases"],
+            asked["max_unavailable"],
+            "after_phase" in asked["hooks"],
+            on_failure,
+            bool(asked.get("colours")),
+        ),
         failure_budget=parse_failure_budget(asked["failure_budget"]),
         turn_back_max_unavailable=Quantity.parse(
             "rollout_turn_back_max_unavailable", asked["turn_back_max_unavailable"], least=1
@@ -77,6 +85,26 @@ def spec_of(asked: Mapping[str, Any]) -> RolloutSpec:
         unreachable=parse_choice("rollout_unreachable", asked["when_unreachable"], Unreachable),
         progress_deadline=parse_seconds("rollout_progress_deadline", asked["progress_deadline"]),
     )
+
+
+def _refuse_unswitchable(asked: Mapping[str, Any], spec: RolloutSpec) -> None:
+    """With two colours everything hangs on the load balancer, which has to be one that can be read and switched."""
+    if asked["traffic_adapter"] != "haproxy":
+        raise SpecError(
+            f"rollout_colours: they need traffic_adapter: haproxy, and it is {asked['traffic_adapter']!r}: which "
+            "colour is live is read from the load balancer, and it is switched at once. Leave rollout_colours away to "
+            "roll host by host"
+        )
+    if "after_undrain" in asked["hooks"]:
+        raise SpecError(
+            "rollout_hooks.after_undrain: it never runs with rollout_colours, since no host is put into service by "
+            "itself: use after_phase, which runs before the switch and after it"
+        )
+    if spec.unreachable is Unreachable.DEFER:
+        raise SpecError(
+            "rollout_unreachable: 'defer' does not go with rollout_colours: a colour takes over whole, or within "
+            "rollout_failure_budget"
+        )
 
 
 def _refuse_disordered_deadlines(gate: Mapping[str, Any], spec: RolloutSpec) -> None:

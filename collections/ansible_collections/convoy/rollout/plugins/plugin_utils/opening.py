@@ -9,10 +9,12 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from ansible_collections.convoy.rollout.plugins.plugin_utils import fleet, text
+from ansible_collections.convoy.rollout.plugins.plugin_utils import colours, fleet, text
 from ansible_collections.convoy.rollout.plugins.plugin_utils.checking import PASSED_ON, spec_of
+from ansible_collections.convoy.rollout.plugins.plugin_utils.colours import Draft
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Recorded
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import Plan, make_plan
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import RolloutSpec
@@ -37,24 +39,38 @@ def open_rollout(
     if problems:
         raise fleet.FleetError("nothing was touched: " + "; ".join(problems))
     latest = rollouts.view()
-    seen = fleet.targets_of(readings, _target(checked, latest, readings))
-    checked = {**checked, "version": checked["version"] or fleet.version_of(readings, seen)}
-    plan = make_plan(spec_of(checked), list(seen.values()))
-    left_open = latest is not None and not latest.status.ended
-    done = not left_open and all(host.status is HostStatus.CURRENT for host in plan.hosts)
+    draft = _draft(checked, latest, readings)
+    plan, checked = draft.plan, {**checked, "version": checked["version"] or fleet.version_of(readings, draft.seen)}
+    done = draft.done and (latest is None or latest.status.ended)
     warnings = [*fleet.unread(readings), *fleet.skewed(readings)]
     if dry or done:
-        summary = _done_summary(plan, checked) if done else _plan_summary(plan, readings, checked)
+        summary = _done_summary(draft, checked) if done else _plan_summary(plan, readings, checked)
         return {"changed": False, "warnings": warnings, "idle": True, "order": [], "convoy": {"summary": summary}}
     facts = {key: checked.get(key) for key in RECORDED}
-    opened = rollouts.open(plan, seen, facts, this_run(), dead, _new_id(), patience(spec_of(checked)))
+    silence = patience(spec_of(checked))
+    opened = rollouts.open(plan, draft.seen, facts, this_run(), dead, _new_id(), silence, draft.traffic)
     if checked.get("held") and not opened.resumed:
         rollouts.pause(opened.rollout, checked["held"])
     view = rollouts.standing(opened.rollout)
-    lines = [*_opening_lines(opened, checked), *text.plan_lines(plan, _notes(plan, readings, checked))]
+    lines = [
+        *_opening_lines(opened, checked),
+        *colours.opening_lines(draft, view),
+        *text.plan_lines(plan, _notes(plan, readings, checked)),
+    ]
     gate = rollouts.gate(opened.rollout) if opened.gate_due else None
     told = {"lines": lines, "resume": retry}
     return {**passed_on(view, retry), "changed": True, "warnings": warnings, "gate": gate, "convoy": told}
+
+
+def _draft(checked: Mapping[str, Any], latest: RolloutView | None, readings: Sequence[Reading]) -> Draft:
+    """What would be done, planned with what was read."""
+    spec = spec_of(checked)
+    if checked.get("colours"):
+        return colours.draft(checked, spec, latest, readings, lambda: _target(checked, latest, readings))
+    seen = fleet.targets_of(readings, _target(checked, latest, readings))
+    plan = make_plan(spec, list(seen.values()))
+    done = all(host.status is HostStatus.CURRENT for host in plan.hosts)
+    return Draft(plan, seen, done, {host.name: host.to_release for host in plan.hosts})
 
 
 def join(rollouts: Rollouts, retry: str, here: Sequence[str]) -> dict[str, Any]:
@@ -80,6 +96,7 @@ def passed_on(view: RolloutView, retry: str) -> dict[str, Any]:
         "rollout": view.id,
         "token": view.token,
         "order": [] if view.status is Status.TURNING_BACK else view.to_go,
+        "switch": asdict(view.plan.switch) if view.plan.switch else None,
         "hosts": {row.name: {"to": row.to_release, "from": row.from_release} for row in view.hosts},
         "retry": retry,
     }
@@ -180,9 +197,9 @@ def _opening_lines(opened: Opened, checked: Mapping[str, Any]) -> list[str]:
     return [line, checked["override"]] if checked["override"] else [line]
 
 
-def _done_summary(plan: Plan, checked: Mapping[str, Any]) -> list[str]:
-    runs = text.runs_lines({host.name: host.to_release for host in plan.hosts})
-    return [f"nothing to do for {checked['component']} in {checked['environment']}", *runs]
+def _done_summary(draft: Draft, checked: Mapping[str, Any]) -> list[str]:
+    told = f"nothing to do for {checked['component']} in {checked['environment']}"
+    return [told, *text.runs_lines(draft.runs), *draft.lines]
 
 
 def _plan_summary(plan: Plan, readings: Sequence[Reading], checked: Mapping[str, Any]) -> list[str]:

@@ -174,6 +174,46 @@ def watch_verdict(results: Sequence[Mapping[str, Any]], failure: str = "") -> di
     return {"verdict": verdict, "why": f"{host}: {last.get('message') or _why(last)}"}
 
 
+def rotation(
+    answers: Sequence[Mapping[str, Any]], servers: Mapping[str, str], hosts: Sequence[str]
+) -> dict[str, list[str]]:
+    """What each load balancer that knows a host says of its state. ``servers`` is as for ``membership``."""
+    names = {host: servers.get(host, host) for host in hosts}
+    return {
+        host: [answer["servers"][name]["state"] for answer in answers if name in answer["servers"]]
+        for host, name in names.items()
+    }
+
+
+def switch_outcome(checked: Mapping[str, Any], switched: Mapping[str, Any]) -> dict[str, Any]:
+    """What became of the switch: ``went_well``, ``why`` not, and whether a load balancer may have been ``touched``.
+
+    ``checked`` is what the load balancers said when they were asked whether it can be done, empty where they were not;
+    ``switched`` what they said when it was.
+    """
+    asked = {} if checked.get("skipped") else checked
+    if _away(asked):
+        return {"went_well": False, "touched": False, "why": _why(asked)}
+    done = {} if switched.get("skipped") else switched
+    if not done:
+        return {"went_well": False, "touched": False, "why": "no load balancer was switched"}
+    items = done.get("results", [done])
+    if not any(_away(item) for item in items):
+        return {"went_well": True, "touched": any(item.get("changed") for item in items), "why": ""}
+    unsure = any(item.get("changed", True) or item.get("unreachable") for item in items)
+    return {"went_well": False, "touched": unsure, "why": _why(done)}
+
+
+def server_names(hosts: Sequence[str], servers: Mapping[str, str]) -> list[str]:
+    """The names that hosts have as servers of the load balancers."""
+    return [servers.get(host, host) for host in hosts]
+
+
+def without_service(road: Sequence[str], switch: Mapping[str, Any] | None) -> list[str]:
+    """The road of a host of the idle colour, where the load balancers are switched: it is not put into service."""
+    return [step for step in road if not switch or step not in ("undrain", "after_undrain")]
+
+
 def membership(
     answers: Sequence[Mapping[str, Any]], servers: Mapping[str, str], hosts: Sequence[str]
 ) -> dict[str, bool]:

@@ -9,8 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import Plan, PlannedHost
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import FAILURES, HostStatus, Status
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import (
+    Plan,
+    PlannedHost,
+    PlannedPhase,
+    Switch,
+)
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import (
+    FAILURES,
+    HostStatus,
+    Status,
+    Traffic,
+)
 from ansible_collections.convoy.rollout.plugins.plugin_utils.fleet import Reading
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import HostRow, RolloutView
 
@@ -36,6 +46,9 @@ def plan_lines(plan: Plan, notes: Mapping[str, str]) -> list[str]:
     """The plan, host by host; ``notes`` says of a host what would be fetched and pruned."""
     lines = []
     for index, phase in enumerate(plan.phases):
+        if plan.switch and index == len(plan.phases) - 1:
+            lines.append(_switch_line(plan.switch, phase))
+            continue
         hosts = [host for host in plan.hosts if host.phase == index]
         per_zone = f", {phase.zone_window} of a zone" if phase.zone_window is not None else ""
         bake = f", then {phase.bake:g} s of baking" if phase.bake else ""
@@ -46,10 +59,18 @@ def plan_lines(plan: Plan, notes: Mapping[str, str]) -> list[str]:
     return [*lines, *_limits(plan)]
 
 
+def _switch_line(switch: Switch, phase: PlannedPhase) -> str:
+    approval = "after an approval " if phase.approval else ""
+    bake = f", then {phase.bake:g} s of baking with traffic" if phase.bake else ""
+    stays = f"{switch.leaving} stays as it is, on standby"
+    return f"phase {phase.name}: {approval}the load balancers are switched to {switch.coming} at once{bake}; {stays}"
+
+
 def _limits(plan: Plan) -> list[str]:
     in_a_row = "" if plan.consecutive_failures is None else f", {plan.consecutive_failures} one after the other"
     in_a_zone = "" if plan.zone_failures is None else f", {plan.zone_failures} of a zone"
-    lines = [f"failure budget: {plan.failure_budget} of {len(plan.hosts)} hosts{in_a_row}{in_a_zone}"]
+    moving = sum(host.status is not HostStatus.STANDBY for host in plan.hosts)
+    lines = [f"failure budget: {plan.failure_budget} of {moving} hosts{in_a_row}{in_a_zone}"]
     if plan.min_available:
         lines.append(f"at least {plan.min_available} hosts serve at any time")
     return lines
@@ -98,7 +119,20 @@ def outcome_lines(view: RolloutView, retry: str) -> list[str]:
         lines.append(f"why: {view.state.reason}")
     lines += [f"  {row.name} {row.status}: {row.why or 'no reason was reported'}" for row in _troubled(view.hosts)]
     lines += runs_lines({row.name: final_release(row) for row in view.hosts})
+    lines += _live_lines(view)
     return [*lines, f"next: {retry}"] if retry else lines
+
+
+def _live_lines(view: RolloutView) -> list[str]:
+    """Which colour gets the requests at the end of a rollout that switches."""
+    switch = view.plan.switch
+    if switch is None:
+        return []
+    new = view.state.traffic is Traffic.NEW
+    live, idle = (switch.coming, switch.leaving) if new else (switch.leaving, switch.coming)
+    if view.state.traffic is Traffic.BETWEEN:
+        return [f"the load balancers stand between {switch.leaving} and {switch.coming}: see status.yml"]
+    return [f"live: {live}; {idle} is on standby"]
 
 
 def _troubled(rows: Iterable[HostRow]) -> list[HostRow]:
@@ -107,9 +141,17 @@ def _troubled(rows: Iterable[HostRow]) -> list[HostRow]:
 
 
 def status_lines(
-    readings: Sequence[Reading], expected: Mapping[str, str | None], view: RolloutView | None
+    readings: Sequence[Reading],
+    expected: Mapping[str, str | None],
+    view: RolloutView | None,
+    left_out: Sequence[str] | None = None,
+    colours: Sequence[str] = (),
 ) -> list[str]:
-    """Each host's release, since when, health, place in the load balancer, and what differs from the ledger."""
+    """Each host's release, since when, health, place in the load balancer, and what differs from the ledger.
+
+    ``left_out`` are the hosts that ought to be in service (None: every healthy one ought to); ``colours`` tells which
+    one is live, where there are two.
+    """
     rows: list[tuple[str, ...]] = [("host", "release", "since", "health", "traffic", "differs")]
     for reading in readings:
         if not reading.reachable:
@@ -120,7 +162,9 @@ def status_lines(
         differs = "; ".join(differences(reading, expected.get(reading.name)))
         rows.append((reading.name, reading.active or "nothing", _since(reading), health, traffic, differs))
     lines = table(rows)
-    left_out = [reading.name for reading in readings if reading.left_out]
+    lines += colours
+    if left_out is None:
+        left_out = [reading.name for reading in readings if reading.left_out]
     if left_out:
         lines.append(f"healthy, but out of service: {names(left_out)}; playbooks/reconcile.yml puts them back")
     if view is None:

@@ -32,6 +32,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state i
     HostStatus,
     RolloutState,
     Status,
+    Traffic,
     evolve,
 )
 
@@ -104,8 +105,11 @@ class Decision:
     events: tuple[Event, ...] = ()
 
 
-def opening(plan: Plan, now: float, opener: str, facts: dict[str, Any]) -> Decision:
-    """The first events of a rollout; ``facts`` (JSON types) go into the ledger with it."""
+def opening(plan: Plan, now: float, opener: str, facts: dict[str, Any], traffic: Traffic = Traffic.OLD) -> Decision:
+    """The first events of a rollout; ``facts`` (JSON types) go into the ledger with it.
+
+    ``traffic`` is where the load balancers stand that the plan switches.
+    """
     counts: list[dict[str, int]] = [{} for _phase in plan.phases]
     for host in plan.hosts:
         counts[host.phase][host.status] = counts[host.phase].get(host.status, 0) + 1
@@ -117,9 +121,12 @@ def opening(plan: Plan, now: float, opener: str, facts: dict[str, Any]) -> Decis
         "absent": {host.name: _yet_to_go(host) for host in plan.hosts if not host.serves},
         "failed_in": dict(Counter(host.zone for host in plan.hosts if host.status in FAILURES)),
         "digest": plan.digest(),
+        **({"traffic": traffic} if plan.switch else {}),
     }
-    opened = Event("opened", now, data={**facts, **planned})
-    return _decide(plan, RolloutState(), [opened], now, opener)
+    events = [Event("opened", now, data={**facts, **planned})]
+    if plan.switch and traffic is not Traffic.OLD and plan.pending:
+        events.append(_turned(plan, _served_too_soon(plan.switch.coming, [host.name for host in plan.pending]), now))
+    return _decide(plan, RolloutState(), events, now, opener)
 
 
 def _yet_to_go(host: PlannedHost) -> int | None:
@@ -127,17 +134,36 @@ def _yet_to_go(host: PlannedHost) -> int | None:
 
 
 def resume(
-    plan: Plan, state: RolloutState, seen: Iterable[tuple[HostRecord, Sighting]], now: float, by: str
+    plan: Plan,
+    state: RolloutState,
+    seen: Iterable[tuple[HostRecord, Sighting]],
+    now: float,
+    by: str,
+    traffic: Traffic = Traffic.OLD,
 ) -> Decision:
     """Pick a rollout up whose controller died.
 
     ``seen`` pairs each host with what was seen of it, where the rollout wants it on its new release, or on its old one
-    when it turns back. What a host is decides, not what was written down last.
+    when it turns back; ``traffic`` is where the load balancers were seen that the plan switches. What a host is
+    decides, not what was written down last. A colour that serves and is not ready is left at once.
     """
     back = state.status is Status.TURNING_BACK
-    moves = [_reread(state, host, sighting, now, back) for host, sighting in seen]
-    events = [Event("resumed", now, data={"by": by}), *(move for move in moves if move)]
+    moves = [move for host, sighting in seen if (move := _reread(state, host, sighting, now, back))]
+    found = {"traffic": traffic} if plan.switch else {}
+    events = [Event("resumed", now, data={"by": by, **found}), *moves]
+    if plan.switch and not back and traffic is not Traffic.OLD:
+        not_ready = [str(move.host) for move in moves if move.data["was"] in _READY and move.data["now"] not in _READY]
+        if not_ready or not _awaits_switch(plan, state):
+            events.append(_turned(plan, _served_too_soon(plan.switch.coming, not_ready), now))
     return _decide(plan, state, events, now, by)
+
+
+_READY = frozenset({HostStatus.SUCCEEDED, HostStatus.CURRENT})
+
+
+def _served_too_soon(coming: str, hosts: Sequence[str]) -> str:
+    why = f"{_names(hosts)} of it not ready" if hosts else "it has not passed its gate"
+    return f"the load balancers send requests to {coming}, and {why}"
 
 
 _SIGHTINGS = (Sighting.SETTLED, Sighting.ELSEWHERE, Sighting.BROKEN, Sighting.UNREACHABLE)
@@ -289,7 +315,8 @@ def _await_available(plan: Plan, state: RolloutState, host: HostRecord) -> Wait 
 
 
 def _too_few(plan: Plan, state: RolloutState) -> bool:
-    return plan.min_available > 0 and _serving(plan, state) <= plan.min_available
+    """Whether no further host may leave. The hosts of an idle colour serve nobody: the switch asks how many do."""
+    return plan.switch is None and plan.min_available > 0 and _serving(plan, state) <= plan.min_available
 
 
 def _serving(plan: Plan, state: RolloutState) -> int:
@@ -313,14 +340,91 @@ def _admit_back(plan: Plan, state: RolloutState, host: HostRecord, now: float) -
     return (_await_available(plan, state, host) if state.leases else None) or Admitted(now + plan.lease)
 
 
+def admit_switch(plan: Plan, state: RolloutState, asker: str, now: float) -> Decision:
+    """May ``asker`` switch the load balancers now? To the new colour, or back where the rollout turns back."""
+    expired = _decide(plan, state, expire(state, now), now, NOBODY).events
+    state = _after(state, expired)
+    if plan.switch is None:
+        return Decision(Denied("the plan has nothing to switch"), expired)
+    back = state.status is Status.TURNING_BACK
+    answer = _admit_switch_back(plan, state, now) if back else _admit_switch_forward(plan, state, now)
+    if not isinstance(answer, Admitted):
+        return Decision(answer, expired)
+    ready, needed = state.count(_READY), max(1, plan.min_available)
+    if not back and ready < needed:
+        reason = f"only {ready} hosts of {plan.switch.coming} are ready, at least {needed} have to serve"
+        return Decision(Denied(reason), (*expired, _turned(plan, reason, now)))
+    to = plan.switch.leaving if back else plan.switch.coming
+    begun = Event("switch_begun", now, data={"to": to, "back": back, "by": asker, "until": answer.until})
+    return Decision(answer, (*expired, begun))
+
+
+def _admit_switch_forward(plan: Plan, state: RolloutState, now: float) -> Answer:
+    phase = plan.phases[state.phase]
+    if state.status.ended or state.status is Status.ROLLED:
+        return Denied(f"the rollout has {state.status}")
+    if state.paused or state.held:
+        return Wait(f"paused: {state.paused}" if state.paused else f"held: {state.held}")
+    if state.gate:
+        return _await_gate(phase, state.gate, now)
+    to_go = sum(_unfinished(state, index) for index in range(state.phase + 1))
+    if to_go or not _awaits_switch(plan, state):
+        reason = f"{to_go} hosts have to go before the switch"
+        return Wait(reason, _next_lease(state)) if state.leases else Denied(f"{reason}, and none is under way")
+    if _awaits_approval(plan, state):
+        return Wait(f"the switch, phase {phase.name}, waits for an approval")
+    return _await_switching(state, now) or Admitted(now + plan.lease)
+
+
+def _admit_switch_back(plan: Plan, state: RolloutState, now: float) -> Answer:
+    """Nothing but somebody who switches already bars the way back."""
+    if state.scope is Scope.NONE:
+        return Denied(f"the rollout stops where it is: {state.reason}")
+    if state.traffic is Traffic.OLD:
+        return Denied(f"the load balancers need not be switched back: {state.reason}")
+    return _await_switching(state, now) or Admitted(now + plan.lease)
+
+
+def _await_switching(state: RolloutState, now: float) -> Wait | None:
+    if state.switching is None or state.switching.until <= now:
+        return None
+    return Wait("another run switches the load balancers", state.switching.until)
+
+
+@dataclass(frozen=True)
+class SwitchReport:
+    """What became of a switch, admitted ``until`` a time. ``touched``: a load balancer may have been changed."""
+
+    until: float
+    went_well: bool
+    touched: bool = True
+    why: str = ""
+
+
+def report_switch(plan: Plan, state: RolloutState, report: SwitchReport, now: float, asker: str) -> Decision:
+    """Take what became of the switch. Where it has failed the rollout turns back, and is switched back."""
+    if plan.switch is None or state.switching is None or state.switching.until != report.until:
+        return Decision(Denied("it is not the switch that is under way"))
+    back = state.switching.back
+    to = plan.switch.leaving if back else plan.switch.coming
+    if report.went_well:
+        decision = _decide(plan, state, [Event("switched", now, data={"to": to, "back": back})], now, asker)
+        return replace(decision, answer=Recorded(any(event.kind == "phase_closed" for event in decision.events)))
+    events = [Event("switch_failed", now, data={"to": to, "back": back, "touched": report.touched, "why": report.why})]
+    if state.status is not Status.TURNING_BACK:
+        events.append(_turned(plan, f"the switch to {to} failed: {report.why}", now))
+    return _decide(plan, state, events, now, asker)
+
+
 def may_go_back(state: RolloutState, host: HostRecord) -> bool:
     """Whether a rollout that turns back takes ``host`` back, or may yet do so when it has reported."""
-    return goes_back(state, host) or (host.status is HostStatus.ADMITTED and state.scope is not Scope.NONE)
+    under_way = host.status is HostStatus.ADMITTED and state.scope is not Scope.NONE
+    return goes_back(state, host) or (under_way and state.traffic is Traffic.OLD)
 
 
 def goes_back(state: RolloutState, host: HostRecord) -> bool:
     """Whether a rollout that turns back takes ``host`` back: what failed always, the others by its scope."""
-    if state.scope is Scope.NONE:
+    if state.scope is Scope.NONE or state.traffic is not Traffic.OLD:
         return False
     if host.name in state.down or host.status in (HostStatus.FAILED, HostStatus.LOST):
         return True
@@ -430,9 +534,12 @@ def close(plan: Plan, state: RolloutState, now: float) -> Decision:
     turned_before = state.status is Status.TURNING_BACK
     expired = _decide(plan, state, expire(state, now), now, NOBODY).events
     state = _after(state, expired)
-    left = state.count({*ON_THE_NEW_RELEASE, HostStatus.STUCK}) + len(state.down)
+    left = state.count({*ON_THE_NEW_RELEASE, HostStatus.STUCK}) + len(state.down) + (state.traffic is not Traffic.OLD)
     if state.leases:
         return Decision(Wait(f"{_names(state.leases)} have not reported yet", _next_lease(state)), expired)
+    switching = _await_switching(state, now)
+    if switching:
+        return Decision(switching, expired)
     if state.status is Status.ROLLED:
         too_many = _over_budget(plan, state)
         state = replace(state, reason=too_many)
@@ -459,6 +566,8 @@ def _standing(plan: Plan, state: RolloutState) -> str:
         return state.gate.held or f"the gate of phase {phase.name} has not been answered"
     if _awaits_approval(plan, state):
         return f"phase {phase.name} waits for an approval"
+    if plan.switch and _awaits_switch(plan, state):
+        return f"the load balancers have not been switched to {plan.switch.coming} yet"
     return f"phase {phase.name} has {_unfinished(state, state.phase)} of {phase.hosts} hosts to go"
 
 
@@ -505,12 +614,23 @@ def _consequence(plan: Plan, state: RolloutState, now: float, asker: str) -> Eve
         lost = _window_lost(phase, state) or _service_lost(plan, state)
         why = lost or _stalled(plan, state, now)
         return _failed(plan, state, why, now, lasting=bool(lost)) if why else None
-    if not state.count({HostStatus.SUCCEEDED, HostStatus.CURRENT}, state.phase):
+    if _awaits_switch(plan, state):
+        return _closed_phase(plan, phase, now, asker) if state.traffic is Traffic.NEW else None
+    if not state.count(_READY, state.phase):
         return _turned(plan, f"no host of phase {phase.name} succeeded", now)
     if not state.count({HostStatus.SUCCEEDED}, state.phase):
         return _passed(state.phase, "nothing had to change", now)
     if not phase.bake and not phase.hooked:
         return _passed(state.phase, "every host passed its gate, and no bake time is set", now)
+    return _closed_phase(plan, phase, now, asker)
+
+
+def _awaits_switch(plan: Plan, state: RolloutState) -> bool:
+    """Whether the open phase is the one that begins with the switch."""
+    return plan.switch is not None and state.phase == len(plan.phases) - 1
+
+
+def _closed_phase(plan: Plan, phase: PlannedPhase, now: float, asker: str) -> Event:
     until = now + phase.bake
     patience = max(GATE_LEASE, plan.lease)
     return Event("phase_closed", now, data={"holder": asker, "bake_until": until, "until": until + patience})

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -112,6 +112,18 @@ class PlannedHost:
 
 
 @dataclass(frozen=True)
+class Switch:
+    """Before the last phase the load balancers are switched at once, from one colour to another.
+
+    ``serving`` are the hosts of the colour ``leaving`` that were in service: they are, when it is switched back.
+    """
+
+    coming: str
+    leaving: str
+    serving: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a rollout will do. ``lease`` is how long, in seconds, a host may be out before it counts as lost.
 
@@ -132,6 +144,7 @@ class Plan:
     scope: Scope = Scope.ALL
     defers: bool = False
     progress_deadline: float = 0.0
+    switch: Switch | None = None
 
     @property
     def pending(self) -> tuple[PlannedHost, ...]:
@@ -151,7 +164,9 @@ class Plan:
             PlannedPhase(**{**phase, "on_failure": OnFailure(phase.get("on_failure", "turn_back"))})
             for phase in rules["phases"]
         ]
-        return cls(**{**rules, "phases": tuple(phases), "scope": Scope(rules.get("scope", "all"))})
+        known = {**rules, "phases": tuple(phases), "scope": Scope(rules.get("scope", "all"))}
+        switch = rules.get("switch")
+        return cls(**{**known, "switch": Switch(**{**switch, "serving": tuple(switch["serving"])}) if switch else None})
 
     def digest(self) -> str:
         """SHA-256 over rules and moves: two plans with the same digest do the same to the same hosts.
@@ -213,6 +228,48 @@ def make_plan(spec: RolloutSpec, hosts: Sequence[HostFacts]) -> Plan:
         scope=spec.turn_back_scope,
         defers=spec.unreachable is Unreachable.DEFER,
         progress_deadline=spec.progress_deadline,
+    )
+
+
+def make_switch_plan(
+    spec: RolloutSpec, coming: Sequence[HostFacts], leaving: Sequence[HostFacts], switch: Switch
+) -> Plan:
+    """Put the hosts of the colour ``coming`` into the first phase of ``spec``; the second one begins with the switch.
+
+    A percentage is one of the colour that it is about. The hosts ``leaving`` stay as they are, on standby.
+    """
+    first, last = spec.phases
+    plan = make_plan(replace(spec, phases=(first,), min_available=Quantity(0)), coming)
+    standby = [
+        PlannedHost(
+            host.name,
+            len(plan.phases),
+            host.zone,
+            len(coming) + nth,
+            host.active,
+            host.active or "",
+            HostStatus.STANDBY,
+            host.serves,
+        )
+        for nth, host in enumerate(leaving)
+    ]
+    _refuse_repeated([host.name for host in (*plan.hosts, *standby)])
+    switched = PlannedPhase(
+        last.name, len(leaving), len(coming), None, last.bake, last.approval, last.on_failure, last.hooked
+    )
+    must_serve = spec.min_available.up(len(leaving))
+    if must_serve > min(len(coming), len(leaving)):
+        raise SpecError(
+            f"rollout_min_available: {spec.min_available} is more than the {min(len(coming), len(leaving))} hosts of "
+            "a colour: the other one could not take over"
+        )
+    return replace(
+        plan,
+        phases=(*plan.phases, switched),
+        hosts=(*plan.hosts, *standby),
+        min_available=must_serve,
+        size=len(coming) + len(leaving),
+        switch=switch,
     )
 
 

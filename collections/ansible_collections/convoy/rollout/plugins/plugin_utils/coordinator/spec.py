@@ -147,10 +147,14 @@ PRESETS: Mapping[str, Sequence[Mapping[str, Any]]] = MappingProxyType(
             {"name": "early", "size": "10%", "bake": 60},
             {"name": "fleet", "size": "100%"},
         ],
+        "blue_green": [{"name": "idle", "max_unavailable": "100%"}, {"name": "live", "bake": 60}],
     }
 )
 PHASE_KEYS = ("name", "size", "max_unavailable", "max_unavailable_per_zone", "bake", "approval", "on_failure")
 BUDGET_KEYS = ("hosts", "consecutive", "per_zone")
+
+
+COLOURS = ("blue", "green")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -161,12 +165,22 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def parse_phases(
-    raw: Any, default_window: Any, hooked: bool = False, on_failure: OnFailure = OnFailure.TURN_BACK
+    raw: Any,
+    default_window: Any,
+    hooked: bool = False,
+    on_failure: OnFailure = OnFailure.TURN_BACK,
+    coloured: bool = False,
 ) -> tuple[PhaseSpec, ...]:
     """Read ``rollout_phases``: a list, or the name of a preset.
 
-    ``default_window`` is ``rollout_max_unavailable``, ``on_failure`` what phases do that do not say it themselves.
+    ``default_window`` is ``rollout_max_unavailable``, ``on_failure`` what phases do that do not say it themselves,
+    ``coloured`` whether the hosts are of two colours: then there are two phases, before the switch and after it.
     """
+    if raw == "blue_green" and not coloured:
+        raise SpecError(
+            "rollout_colours: it is not set, and the preset 'blue_green' needs it: name the groups of both colours, "
+            "as in {blue: app_blue, green: app_green}"
+        )
     if isinstance(raw, str):
         if raw not in PRESETS:
             raise SpecError(
@@ -175,6 +189,8 @@ def parse_phases(
         raw = PRESETS[raw]
     if not isinstance(raw, Sequence) or not raw:
         raise SpecError(f"rollout_phases: {raw!r} is no list of phases: give at least one, with name and size")
+    if coloured:
+        return _parse_coloured(raw, on_failure, hooked)
     phases = tuple(
         _parse_phase(f"rollout_phases[{index}]", item, default_window, hooked, on_failure)
         for index, item in enumerate(raw)
@@ -196,6 +212,69 @@ def parse_phases(
             "so that it must reach '100%'"
         )
     return phases
+
+
+def _parse_coloured(raw: Sequence[Any], on_failure: OnFailure, hooked: bool) -> tuple[PhaseSpec, ...]:
+    """The phase of the idle colour, without traffic, and the one that begins with the switch. Each is of all hosts."""
+    if len(raw) != len(COLOURS):
+        raise SpecError(
+            f"rollout_phases: {len(raw)} phases do not go with rollout_colours: write blue_green, or a list of two "
+            "phases, the first before the load balancers are switched and the second after it"
+        )
+    sized = [{"size": "100%", **item} if isinstance(item, Mapping) else item for item in raw]
+    phases = [
+        _parse_phase(f"rollout_phases[{index}]", item, "100%", hooked, on_failure) for index, item in enumerate(sized)
+    ]
+    for phase in phases:
+        if phase.size != Quantity(100, percent=True):
+            raise SpecError(
+                f"rollout_phases: phase {phase.name!r} has size {phase.size}: with rollout_colours a phase is of a "
+                "whole colour; leave size away"
+            )
+    if phases[0].name == phases[1].name:
+        raise SpecError(f"rollout_phases: the name {phases[0].name!r} is used twice: phases are told apart by it")
+    return tuple(phases)
+
+
+def parse_colours(raw: Any, groups: Mapping[str, Sequence[str]], hosts: Sequence[str]) -> dict[str, list[str]]:
+    """Read ``rollout_colours``: which of ``hosts`` (the targets) are of which colour; empty where it is not set."""
+    field = "rollout_colours"
+    if raw is None or raw == {}:
+        return {}
+    if not isinstance(raw, Mapping):
+        raise SpecError(f"{field}: {raw!r} is no mapping: name two groups, as in {{blue: app_blue, green: app_green}}")
+    for key in raw:
+        if key not in COLOURS:
+            raise SpecError(f"{field}: unknown colour {key!r}: {nearest(str(key), COLOURS)}")
+    found = {colour: _members(field, colour, raw, groups) for colour in COLOURS}
+    both = [host for host in found["blue"] if host in set(found["green"])]
+    if both:
+        raise SpecError(f"{field}: {', '.join(both[:5])} in both groups: each host has one colour")
+    coloured = {host for members in found.values() for host in members}
+    without = [host for host in hosts if host not in coloured]
+    if without:
+        raise SpecError(
+            f"{field}: {', '.join(without[:5])} in rollout_target, but in neither group: both colours together have "
+            "to be all the targets"
+        )
+    beyond = sorted(coloured - set(hosts))
+    if beyond:
+        raise SpecError(
+            f"{field}: {', '.join(beyond[:5])} in a group, but not in rollout_target: both colours together have to "
+            "be all the targets"
+        )
+    return {colour: [host for host in hosts if host in set(members)] for colour, members in found.items()}
+
+
+def _members(field: str, colour: str, raw: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    if colour not in raw:
+        raise SpecError(f"{field}: {colour!r} is missing: name the inventory group of each colour")
+    group = raw[colour]
+    if not isinstance(group, str) or group not in groups:
+        raise SpecError(f"{field}.{colour}: there is no group {group!r}: {nearest(str(group), groups)}")
+    if not groups[group]:
+        raise SpecError(f"{field}.{colour}: the group {group!r} has no host: a colour needs at least one")
+    return groups[group]
 
 
 def _parse_phase(field: str, raw: Any, default_window: Any, hooked: bool, on_failure: OnFailure) -> PhaseSpec:

@@ -50,6 +50,15 @@ class HostStatus(StrEnum):
     RETURNING = "returning"
     RETURNED = "returned"
     STUCK = "stuck"  # could not be brought back
+    STANDBY = "standby"  # of the colour that the rollout leaves: it is switched away from, and not touched
+
+
+class Traffic(StrEnum):
+    """Which colour the load balancers send requests to, where a plan switches them."""
+
+    OLD = "old"
+    BETWEEN = "between"  # both, some of them, or nobody knows
+    NEW = "new"
 
 
 IN_FLIGHT = frozenset({HostStatus.ADMITTED, HostStatus.RETURNING})
@@ -95,6 +104,15 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class Switching:
+    """Somebody switches the load balancers, ``back`` or forward, until ``until``; ``was`` is how they stood before."""
+
+    until: float
+    was: Traffic
+    back: bool = False
+
+
+@dataclass(frozen=True)
 class RolloutState:
     """Where a rollout stands.
 
@@ -107,6 +125,7 @@ class RolloutState:
     ``streak`` hosts have failed since the last one succeeded; ``failed_in`` counts failures by zone; ``forgiven``
     failures no longer count, since a person wanted to go on. ``progress_at`` (epoch seconds) is when the rollout last
     came forward, ``changed_at`` when anything last happened to it. ``scope`` says which hosts go back.
+    ``traffic`` is where the load balancers stand that the plan switches, ``switching`` who is at it.
     """
 
     status: Status = Status.ROLLING
@@ -128,6 +147,8 @@ class RolloutState:
     changed_at: float = 0.0
     scope: Scope = Scope.ALL
     reason: str = ""
+    traffic: Traffic = Traffic.OLD
+    switching: Switching | None = None
 
     @property
     def unavailable(self) -> frozenset[str]:
@@ -155,8 +176,14 @@ class RolloutState:
                 "gate": Gate(**data["gate"]) if data["gate"] else None,
                 "approved": frozenset(data["approved"]),
                 "scope": Scope(data.get("scope", Scope.ALL)),
+                "traffic": Traffic(data.get("traffic", Traffic.OLD)),
+                "switching": _switching(data.get("switching")),
             }
         )
+
+
+def _switching(data: Mapping[str, Any] | None) -> Switching | None:
+    return Switching(**{**data, "was": Traffic(data["was"])}) if data else None
 
 
 def evolve(state: RolloutState, event: Event) -> RolloutState:
@@ -175,13 +202,15 @@ def replay(events: Iterable[Event]) -> RolloutState:
 def _opened(state: RolloutState, event: Event) -> RolloutState:
     counts = tuple({HostStatus(key): n for key, n in counts.items()} for counts in event.data["counts"])
     absent, failed_in = (event.data.get(key, {}) for key in ("absent", "failed_in"))
-    return RolloutState(counts=counts, absent=absent, failed_in=failed_in, progress_at=event.at)
+    traffic = Traffic(event.data.get("traffic", Traffic.OLD))
+    return RolloutState(counts=counts, absent=absent, failed_in=failed_in, progress_at=event.at, traffic=traffic)
 
 
 def _resumed(state: RolloutState, event: Event) -> RolloutState:
     """A new controller goes on; the phase that was open is open again, so that its gate is asked anew."""
     status = state.status if state.status is Status.TURNING_BACK else Status.ROLLING
-    return replace(state, status=status, gate=None, held="", lasting=False, progress_at=event.at)
+    fresh = replace(state, status=status, gate=None, held="", lasting=False, progress_at=event.at)
+    return replace(fresh, switching=None, traffic=Traffic(event.data.get("traffic", state.traffic)))
 
 
 def _moved(state: RolloutState, event: Event) -> RolloutState:
@@ -246,6 +275,22 @@ def _turned_back(state: RolloutState, event: Event) -> RolloutState:
     return replace(turned, gate=None, paused="", held="", lasting=False)
 
 
+def _switch_begun(state: RolloutState, event: Event) -> RolloutState:
+    switching = Switching(event.data["until"], state.traffic, event.data["back"])
+    return replace(state, traffic=Traffic.BETWEEN, switching=switching)
+
+
+def _switched(state: RolloutState, event: Event) -> RolloutState:
+    return replace(state, traffic=Traffic.OLD if event.data["back"] else Traffic.NEW, switching=None)
+
+
+def _switch_failed(state: RolloutState, event: Event) -> RolloutState:
+    """What has touched nothing leaves the load balancers as they were."""
+    untouched = state.switching is not None and not event.data["touched"]
+    traffic = state.switching.was if state.switching and untouched else Traffic.BETWEEN
+    return replace(state, traffic=traffic, switching=None)
+
+
 def _let_go_on(state: RolloutState, event: Event) -> RolloutState:
     """A person wants the rollout to go on in spite of its failures: those so far count no more."""
     failures = state.count(FAILURES)
@@ -258,6 +303,7 @@ def _closed(state: RolloutState, event: Event) -> RolloutState:
         status=Status(event.data["verdict"]),
         leases={},
         gate=None,
+        switching=None,
         paused="",
         held="",
         lasting=False,
@@ -273,6 +319,9 @@ _EVOLUTIONS: dict[str, Callable[[RolloutState, Event], RolloutState]] = {
     "gate_held": _gate_held,
     "phase_passed": _phase_passed,
     "turned_back": _turned_back,
+    "switch_begun": _switch_begun,
+    "switched": _switched,
+    "switch_failed": _switch_failed,
     "paused": lambda state, event: replace(state, paused=event.data["reason"]),
     "unpaused": lambda state, event: replace(state, paused="", progress_at=event.at),
     "approved": lambda state, event: replace(

@@ -20,6 +20,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide 
     Denied,
     HostRecord,
     Recorded,
+    SwitchReport,
     Verdict,
     Wait,
 )
@@ -35,6 +36,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state i
     HostStatus,
     RolloutState,
     Status,
+    Traffic,
     evolve,
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
@@ -156,6 +158,11 @@ class RolloutView:
     holder: Run | None
 
     @property
+    def ready(self) -> list[str]:
+        """The hosts that run the release for good."""
+        return [row.name for row in self.hosts if row.status in (HostStatus.SUCCEEDED, HostStatus.CURRENT)]
+
+    @property
     def to_go(self) -> list[str]:
         """The hosts that have to go forward, in order: those that a dead run left down first, then as planned."""
         rows = [row for row in self.hosts if row.status is HostStatus.PENDING]
@@ -193,11 +200,13 @@ class Rollouts:
         dead: Callable[[Run], bool | None],
         new_id: str,
         patience: float,
+        traffic: Traffic = Traffic.OLD,
     ) -> Opened:
         """Take the token and open a rollout, or go on with the one that a dead run left open.
 
         ``dead`` says of a run whether its process is gone (None: it cannot be seen from here); a run that cannot be
-        seen counts as dead after ``patience`` seconds of silence. Raises BusyError naming the holder.
+        seen counts as dead after ``patience`` seconds of silence. ``traffic`` is where the load balancers stand that
+        the plan switches. Raises BusyError naming the holder.
         """
         self._ledger.verify(self.stream)
         with self._ledger.transaction(self.stream) as tx:
@@ -211,12 +220,12 @@ class Rollouts:
             if open_rollout:
                 left = _load(tx, open_rollout)
                 if left.digest == plan.digest():
-                    state = self._resume(tx, left, seen, run)
+                    state = self._resume(tx, left, seen, run, traffic)
                     tx.finish(**taken)
                     return Opened(left.id, token, True, state, state.gate is not None)
                 reason = f"superseded by {new_id}, which has another plan"
                 left.record(tx, Decision(Denied(reason), (decide.ended(Status.FAILED, reason, tx.now),)))
-            decision = decide.opening(plan, tx.now, str(run), facts)
+            decision = decide.opening(plan, tx.now, str(run), facts, traffic)
             state = _insert(tx, self.stream, new_id, plan, facts, decision)
             tx.finish(**taken, rollout=new_id)
             return Opened(new_id, token, False, state, state.gate is not None)
@@ -235,6 +244,15 @@ class Rollouts:
     def judge(self, rollout: str, token: int, verdict: Verdict, why: str = "") -> Answer:
         """What the gate of the closed phase said."""
         return self._decide(rollout, token, lambda it, now: decide.judge(it.plan, it.state, verdict, now, why))
+
+    def admit_switch(self, rollout: str, token: int, asker: str) -> Admitted | Wait | Denied:
+        """May ``asker`` switch the load balancers now?"""
+        answer = self._decide(rollout, token, lambda it, now: decide.admit_switch(it.plan, it.state, asker, now))
+        return cast(Admitted | Wait | Denied, answer)
+
+    def report_switch(self, rollout: str, token: int, report: SwitchReport, asker: str) -> Answer:
+        """What became of the switch of the load balancers."""
+        return self._decide(rollout, token, lambda it, now: decide.report_switch(it.plan, it.state, report, now, asker))
 
     def close(self, rollout: str, token: int) -> Answer:
         """End the rollout with its verdict, and give the token back."""
@@ -297,6 +315,8 @@ class Rollouts:
             return None
         phase = view.plan.phases[view.state.phase]
         hosts = [row.name for row in view.hosts if row.phase == view.state.phase and row.status is HostStatus.SUCCEEDED]
+        if view.plan.switch and view.state.traffic is Traffic.NEW:
+            hosts = view.ready
         return {"phase": phase.name, "bake": phase.bake, "bake_until": view.state.gate.bake_until, "hosts": hosts}
 
     def tally(self, rollout: str) -> dict[str, Any]:
@@ -308,7 +328,7 @@ class Rollouts:
         return {
             "phase": plan.phases[state.phase].name,
             "done": state.count({HostStatus.SUCCEEDED, HostStatus.CURRENT, HostStatus.RETURNED}),
-            "total": state.count(HostStatus),
+            "total": state.count(set(HostStatus) - {HostStatus.STANDBY}),
             "in_flight": len(state.leases),
             "failed": state.count(FAILURES),
         }
@@ -359,11 +379,13 @@ class Rollouts:
             self._decided_at = tx.head
             return decision.answer
 
-    def _resume(self, tx: Transaction, left: _Loaded, seen: Mapping[str, HostFacts], run: Run) -> RolloutState:
+    def _resume(
+        self, tx: Transaction, left: _Loaded, seen: Mapping[str, HostFacts], run: Run, traffic: Traffic
+    ) -> RolloutState:
         wanted = "from_release" if left.state.status is Status.TURNING_BACK else "to_release"
         rows = [dict(zip(_HOSTS.keys(), row, strict=True)) for row in tx.rows(_SELECT_HOSTS, {"of": left.id})]
         read = [(_record(row), _sighting(seen.get(row["name"]), row[wanted])) for row in rows]
-        return left.record(tx, decide.resume(left.plan, left.state, read, tx.now, str(run)))
+        return left.record(tx, decide.resume(left.plan, left.state, read, tx.now, str(run), traffic))
 
 
 @dataclass

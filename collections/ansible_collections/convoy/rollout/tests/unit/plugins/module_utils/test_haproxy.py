@@ -422,6 +422,79 @@ def test_a_server_without_a_check_is_put_back_with_a_warning(haproxy_replay: Cal
     )
 
 
+# --- switch ----------------------------------------------------------------------------------------------------
+
+
+def switch(
+    replay: Any, names: list[str], away: list[str], timeout: float = 10, min_up: int = 1, dry: bool = False
+) -> tuple[dict[str, Any], float]:
+    clock = FakeClock()
+    outcome = haproxy.switch(backend(replay), clock, names, away, timeout, min_up, dry)
+    return {**outcome.as_dict(), "warnings": outcome.warnings}, clock.waited
+
+
+def test_a_switch_is_one_connection_and_puts_in_before_it_takes_out(haproxy_replay: Callable[..., Any]) -> None:
+    replay = haproxy_replay("drained", "up")
+    with pytest.raises(TrafficError, match="app2 was put back in service by somebody else"):
+        switch(replay, ["app1"], ["app2"])  # the recording has app2 up for ever
+    first, back = (asked.split(";") for asked in replay.asked if "set server" in asked)
+    assert first == ["set server app/app1 state ready", "set server app/app2 state drain"]
+    assert back == ["set server app/app2 state ready", "set server app/app1 state drain"]
+
+
+def test_what_is_switched_already_is_left_alone(haproxy_replay: Callable[..., Any]) -> None:
+    replay = haproxy_replay("drained")
+    result, waited = switch(replay, ["app2"], ["app1"])
+    assert (result["changed"], result["held"], waited, replay.set) == (False, [], 0, [])
+
+
+def test_servers_that_become_healthy_in_time_are_waited_for(haproxy_replay: Callable[..., Any]) -> None:
+    replay = haproxy_replay("drained_failing", "drained_failing", "drained", "up")
+    result, waited = switch(replay, ["app1"], [])
+    assert (result["changed"], waited) == (True, 2 * haproxy.POLL)
+    assert result["diff"] == {"before": {"app1": "drain"}, "after": {"app1": "ready"}}
+
+
+@pytest.mark.parametrize(("snapshot", "min_up"), [("drained_failing", 2), ("maint", 2)])
+def test_too_few_healthy_servers_and_nothing_is_switched(
+    haproxy_replay: Callable[..., Any], snapshot: str, min_up: int
+) -> None:
+    replay = haproxy_replay(snapshot)
+    with pytest.raises(TrafficError, match="nothing was switched: 1 of 2 servers are healthy for HAProxy after 1 s"):
+        switch(replay, ["app1", "app2"], ["app3"], timeout=1, min_up=min_up)
+    assert replay.set == []
+
+
+def test_a_server_that_falls_ill_when_it_is_switched_to_is_switched_away_from(
+    haproxy_replay: Callable[..., Any],
+) -> None:
+    replay = haproxy_replay("drained", "down")
+    with pytest.raises(TrafficError, match="0 of 1 servers are up after the switch, 1 have to be"):
+        switch(replay, ["app1"], [])
+    assert replay.set == ["app/app1 state ready", "app/app1 state drain"]
+
+
+def test_maintenance_is_held_in_a_switch(haproxy_replay: Callable[..., Any]) -> None:
+    replay = haproxy_replay("maint")
+    result, _waited = switch(replay, ["app1", "app2"], [])
+    assert (result["held"], replay.set) == (["app1"], [])
+
+
+def test_check_mode_switches_nothing(haproxy_replay: Callable[..., Any]) -> None:
+    replay = haproxy_replay("drained")
+    result, _waited = switch(replay, ["app1"], ["app2"], dry=True)
+    assert (result["changed"], replay.set) == (True, [])
+    assert result["diff"]["after"] == {"app1": "ready", "app2": "drain"}
+
+
+def test_many_servers_take_no_more_than_the_buffer_holds(haproxy_replay: Callable[..., Any]) -> None:
+    replay = haproxy_replay("up")
+    names = [f"a-server-with-a-long-name-{number}" for number in range(500)]
+    backend(replay).swap(names, [])
+    assert len(replay.set) == 500
+    assert max(map(len, replay.asked)) <= haproxy.LONGEST_LINE
+
+
 # --- watch -----------------------------------------------------------------------------------------------------
 
 

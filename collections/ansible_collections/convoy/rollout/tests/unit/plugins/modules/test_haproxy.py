@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,7 +70,7 @@ def test_maintenance_is_a_warning(
         ({"state": "drained", "servers": ["app1"], "timeout": -1}, "timeout is -1.0: must be 0 or more"),
         ({"state": "watched", "servers": ["app1"], "duration": -1}, "duration is -1.0"),
         ({"state": "drained", "servers": ["app1"], "min_up": -1}, "min_up is -1"),
-        ({"state": "up", "servers": ["app1"]}, "value of state must be one of: drained, ready, watched"),
+        ({"state": "up", "servers": ["app1"]}, "value of state must be one of: drained, ready, switched, watched"),
         (
             {"state": "ready", "servers": ["app1"], "socket": "/nowhere/s"},
             "HAProxy's runtime socket /nowhere/s is not there",
@@ -80,3 +81,36 @@ def test_what_is_wrong_is_named(capsys: Any, arguments: Any, words: str) -> None
     code, result = call(capsys, **arguments)
     assert code == 1
     assert words in result["msg"]
+
+
+def test_switched(capsys: Any, haproxy_replay: Callable[..., Any], tmp_path: Path) -> None:
+    replay = haproxy_replay("drained", "up")
+    arguments = {"socket": replay.path, "servers": ["app1"], "state": "switched", "fence": str(tmp_path)}
+    code, result = call(capsys, **arguments, token=7, rollout="r7")
+    assert (code, result["changed"]) == (0, True)
+    assert replay.set == ["app/app1 state ready"]
+    code, result = call(capsys, **arguments, token=6, rollout="r6")
+    assert (code, result["stale_token"], result["highest"]) == (1, True, 7)
+    assert replay.set == ["app/app1 state ready"]
+
+
+@pytest.mark.parametrize(
+    ("servers", "away", "message"),
+    [
+        (["app1"], ["app1", "app2"], "app1 in servers and in away"),
+        ([], [], "servers is empty: name at least one server of the backend"),
+    ],
+)
+def test_a_switch_that_means_nothing(capsys: Any, servers: list[str], away: list[str], message: str) -> None:
+    code, result = call(capsys, servers=servers, away=away, state="switched")
+    assert code == 1
+    assert result["msg"].startswith(message)
+
+
+def test_a_fence_that_cannot_be_made(capsys: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code, result = call(
+        capsys, servers=["app1"], state="switched", token=1, fence=str(tmp_path / "file"), socket="/nowhere"
+    )
+    assert code == 1
+    assert "the token of the rollout cannot be remembered there" in result["msg"]

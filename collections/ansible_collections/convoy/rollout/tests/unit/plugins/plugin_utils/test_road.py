@@ -380,3 +380,55 @@ def test_a_host_serves_when_every_load_balancer_that_knows_it_says_so(answers: A
 
 def test_a_host_may_have_another_name_in_the_load_balancer() -> None:
     assert road.membership([balancer(web_1="up")], {"app1": "web_1"}, ["app1"]) == {"app1": True}
+
+
+# Load balancers that are switched
+
+
+@pytest.mark.parametrize(
+    ("checked", "switched", "outcome"),
+    [
+        ({"results": [{}]}, {"results": [{"changed": True}]}, {"went_well": True, "touched": True, "why": ""}),
+        ({"skipped": True}, {"results": [{"changed": False}]}, {"went_well": True, "touched": False, "why": ""}),
+        (
+            {"failed": True, "results": [{}, {"failed": True, "msg": "ill\nvery"}]},
+            {"skipped": True},
+            {"went_well": False, "touched": False, "why": "ill"},
+        ),
+        ({"unreachable": True, "msg": "gone"}, {}, {"went_well": False, "touched": False, "why": "gone"}),
+        ({}, {}, {"went_well": False, "touched": False, "why": "no load balancer was switched"}),
+        (
+            {},
+            {"failed": True, "results": [{"changed": True}, {"failed": True, "msg": "refused", "changed": False}]},
+            {"went_well": False, "touched": True, "why": "refused"},
+        ),
+        (
+            {},
+            {"failed": True, "results": [{"failed": True, "msg": "refused", "changed": False}]},
+            {"went_well": False, "touched": False, "why": "refused"},
+        ),
+        (
+            {},
+            {"results": [{"unreachable": True, "msg": "gone"}]},
+            {"went_well": False, "touched": True, "why": "gone"},
+        ),
+    ],
+)
+def test_what_became_of_the_switch(checked: dict[str, Any], switched: dict[str, Any], outcome: dict[str, Any]) -> None:
+    assert road.switch_outcome(checked, switched) == outcome
+
+
+def test_a_host_of_the_idle_colour_is_not_put_into_service() -> None:
+    forward = ["drain", "activate", "before_undrain", "undrain", "after_undrain"]
+    assert road.without_service(forward, {"coming": "green"}) == ["drain", "activate", "before_undrain"]
+    assert road.without_service(forward, None) == forward
+
+
+def test_what_each_load_balancer_says_of_a_host() -> None:
+    answers = [{"servers": {"web": {"state": "up"}}}, {"servers": {"web": {"state": "down"}, "app2": {"state": "up"}}}]
+    assert road.rotation(answers, {"app1": "web"}, ["app1", "app2", "app3"]) == {
+        "app1": ["up", "down"],
+        "app2": ["up"],
+        "app3": [],
+    }
+    assert road.server_names(["app1", "app2"], {"app1": "web"}) == ["web", "app2"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils import text
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import HostFacts, Plan, make_plan
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import (
+    Health,
+    HostFacts,
+    Plan,
+    Switch,
+    make_plan,
+    make_switch_plan,
+)
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import (
     FailureBudget,
     Quantity,
@@ -25,6 +33,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state i
     HostStatus,
     RolloutState,
     Status,
+    Traffic,
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.fleet import Reading
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import HostRow, RolloutView
@@ -240,3 +249,39 @@ def test_the_status_says_that_nothing_was_recorded() -> None:
 )
 def test_what_differs_from_the_ledger_and_the_journal(read: Any, expected: str | None, differs: list[str]) -> None:
     assert text.differences(reading("app1", **read), expected) == differs
+
+
+# two colours
+
+
+def coloured() -> Plan:
+    phases = parse_phases([{"name": "idle"}, {"name": "live", "bake": 60, "approval": True}], 1, coloured=True)
+    spec = RolloutSpec(phases, FailureBudget(Quantity(0)), Quantity(1), 600, min_available=Quantity(1))
+    blue = [HostFacts("b1", OLD, OLD, health=Health.HEALTHY)]
+    return make_switch_plan(spec, [HostFacts("g1", NEW, OLD)], blue, Switch("green", "blue", ("b1",)))
+
+
+def test_a_plan_with_two_colours_says_what_is_switched() -> None:
+    assert text.plan_lines(coloured(), {}) == [
+        "phase idle: 1 host, at most 1 at once",
+        f"  g1  {OLD} -> {NEW}",
+        "phase live: after an approval the load balancers are switched to green at once, then 60 s of baking with "
+        "traffic; blue stays as it is, on standby",
+        "failure budget: 0 of 1 hosts",
+        "at least 1 hosts serve at any time",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("traffic", "told"),
+    [
+        (Traffic.NEW, "live: green; blue is on standby"),
+        (Traffic.OLD, "live: blue; green is on standby"),
+        (Traffic.BETWEEN, "the load balancers stand between blue and green: see status.yml"),
+    ],
+)
+def test_the_end_says_which_colour_is_live(traffic: Traffic, told: str) -> None:
+    rows = (row("g1", HostStatus.SUCCEEDED), replace(row("b1", HostStatus.STANDBY), phase=1, to_release=OLD))
+    ended = view(Status.FAILED, *rows)
+    ended = replace(ended, plan=coloured(), state=replace(ended.state, traffic=traffic))
+    assert text.outcome_lines(ended, "")[1:] == [f"{NEW}: g1", f"{OLD}: b1", told]

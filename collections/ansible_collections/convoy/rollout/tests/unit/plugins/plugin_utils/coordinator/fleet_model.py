@@ -21,6 +21,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide 
     Denied,
     HostRecord,
     Recorded,
+    SwitchReport,
     Verdict,
     Wait,
 )
@@ -32,6 +33,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state i
     HostStatus,
     RolloutState,
     Status,
+    Traffic,
     evolve,
 )
 
@@ -54,7 +56,7 @@ class Fleet:
     """A rollout under way. ``passes`` says how each closed phase was passed: by a gate, a person, or by itself.
 
     ``holders`` are those who were told to ask the open gate, and still live; ``held`` are the phases whose gates
-    could not tell.
+    could not tell; ``lit`` are the hosts that really get requests, where the plan has load balancers switched.
     """
 
     plan: Plan
@@ -67,11 +69,13 @@ class Fleet:
     baked: dict[int, float] = field(default_factory=dict)
     holders: set[str] = field(default_factory=set)
     held: set[int] = field(default_factory=set)
+    lit: set[str] = field(default_factory=set)
     stores: bool = True
 
     @classmethod
     def open(cls, plan: Plan, now: float, real: dict[str, Real]) -> Fleet:
         fleet = cls(plan, now, real)
+        fleet.lit = {host.name for host in plan.hosts if host.status is HostStatus.STANDBY}
         fleet.rows = {host.name: HostRecord(host.name, host.phase, host.zone, host.status) for host in plan.hosts}
         fleet.record(decide.opening(plan, now, HOLDERS_RUN, {}), "itself")
         return fleet
@@ -114,6 +118,11 @@ class Fleet:
 
     def _pass(self, phase: int, cause: str) -> None:
         """No phase passes before its hosts are through, has baked, and a gate or a person has said so."""
+        if self.plan.switch and phase == len(self.plan.phases) - 1:
+            assert cause in ("gate", "person"), f"the switch passed by {cause}"
+            assert cause == "person" or self.now >= self.baked[phase], "the switch passed before it had baked"
+            assert self.lit, "the switch passed, and nobody gets requests"
+            assert self.lit <= self.coming, f"the switch passed, and {self.lit} get requests"
         members = [row.status for row in self.rows.values() if row.phase <= phase]
         assert not {HostStatus.PENDING, HostStatus.ADMITTED} & set(members), f"phase {phase} passed with {members}"
         changed = HostStatus.SUCCEEDED in [row.status for row in self.rows.values() if row.phase == phase]
@@ -133,6 +142,7 @@ class Fleet:
         if not isinstance(answer, Admitted):
             return answer
         assert answer.until > self.now
+        assert not (self.plan.switch and name in self.lit), f"{name} is touched, and gets requests"
         going = self.rows[name].status
         if going is HostStatus.ADMITTED:
             self.check_admission(row, was_down, before)
@@ -161,7 +171,7 @@ class Fleet:
         known = {*self.state.leases, *self.state.out, *self.state.down}
         assert len(self.state.leases) <= phase.window
         left = len(self.rows) - len(self.state.unavailable)
-        if row.name not in before:
+        if row.name not in before and not self.plan.switch:
             assert left >= self.plan.min_available, f"{left} serve, {self.plan.min_available} have to"
         if not was_down:
             for out in (taken, known):  # what the world says, and what the events say
@@ -178,6 +188,58 @@ class Fleet:
         if isinstance(answer, Recorded) and answer.gate_due:
             self.holders.add(name)
         return answer
+
+    @property
+    def coming(self) -> set[str]:
+        """The hosts of the colour that is to be switched to."""
+        return {row.name for row in self.rows.values() if row.status is not HostStatus.STANDBY}
+
+    def ask_switch(self) -> Answer:
+        """Somebody asks whether the load balancers may be switched; a yes is checked against the world."""
+        was = self.state
+        answer = self.record(decide.admit_switch(self.plan, self.state, HOLDERS_RUN, self.now), "itself")
+        if isinstance(answer, Admitted):
+            assert was.switching is None or was.switching.until <= self.now, "two switch at once"
+            assert self.state.switching is not None
+            assert answer.until > self.now
+            if not self.state.switching.back:
+                self.check_switch()
+        return answer
+
+    def check_switch(self) -> None:
+        """Nobody switches forward before the idle colour is ready, nor where a person has to say yes first."""
+        last = len(self.plan.phases) - 1
+        assert set(range(last)) <= self.passes.keys(), f"switched before {self.passes} passed"
+        assert not self.state.paused
+        assert not self.state.held
+        assert not self.plan.phases[last].approval or last in self.state.approved
+        assert len(self.ready()) >= max(1, self.plan.min_available), "too few would serve"
+
+    def ready(self) -> set[str]:
+        """The hosts that are switched to."""
+        return {row.name for row in self.rows.values() if row.status.name in ("SUCCEEDED", "CURRENT")}
+
+    def goal(self) -> set[str]:
+        """The hosts that the switch under way wants to get requests."""
+        back = self.state.switching is not None and self.state.switching.back
+        return {row.name for row in self.rows.values() if row.status is HostStatus.STANDBY} if back else self.ready()
+
+    def report_switch(self, went_well: bool, lit: set[str], until: float) -> Answer:
+        """The hosts ``lit`` get requests now, and it is said so."""
+        touched, self.lit = self.lit != lit, set(lit)
+        said = SwitchReport(until, went_well, touched, "" if went_well else "refused")
+        decision = decide.report_switch(self.plan, self.state, said, self.now, HOLDERS_RUN)
+        answer = self.record(decision, "itself")
+        if isinstance(answer, Recorded) and answer.gate_due:
+            self.holders.add(HOLDERS_RUN)
+        return answer
+
+    @property
+    def traffic(self) -> Traffic:
+        """Where the load balancers stand, as one reads them."""
+        if not self.lit & self.coming:
+            return Traffic.OLD
+        return Traffic.NEW if self.lit <= self.coming else Traffic.BETWEEN
 
     def judge(self, verdict: Verdict) -> Answer:
         answer = self.record(decide.judge(self.plan, self.state, verdict, self.now, "seen"), "gate")
@@ -199,7 +261,7 @@ class Fleet:
         back = self.state.status is Status.TURNING_BACK
         wanted = self.origin if back else dict.fromkeys(self.rows, NEW)
         seen = [(row, self.facts(row.name).sighting(wanted[row.name])) for row in self.rows.values()]
-        self.record(decide.resume(self.plan, self.state, seen, self.now, HOLDERS_RUN), "itself")
+        self.record(decide.resume(self.plan, self.state, seen, self.now, HOLDERS_RUN, self.traffic), "itself")
         if self.state.gate:
             self.holders.add(HOLDERS_RUN)
 
@@ -222,6 +284,9 @@ class Fleet:
             replayed = evolve(replayed, event)
         assert replayed == state, "the events say something else than the state"
         assert RolloutState.from_json(json.loads(json.dumps(state.to_json()))) == state
+        if self.plan.switch and not state.status.ended:
+            assert state.traffic is not Traffic.OLD or not self.lit & self.coming, "the new colour serves unnoticed"
+            assert state.traffic is not Traffic.NEW or self.lit <= self.coming, "the old colour serves unnoticed"
         if state.status.ended:
             return
         in_flight = {row.name for row in self.rows.values() if row.status.name in ("ADMITTED", "RETURNING")}
@@ -253,15 +318,18 @@ class Fleet:
         if self.state.status is Status.SUCCEEDED:
             assert self.passes.keys() == set(range(len(self.plan.phases)))
             assert HostStatus.PENDING not in statuses
+            assert not self.plan.switch or (self.lit and self.lit <= self.coming)
             assert self.state.count(FAILURES) - self.state.forgiven <= self.plan.failure_budget
         elif self.state.status is Status.REVERTED:
             assert not moved, f"the rollout has reverted, but {moved} run the new release"
             assert not [name for name, real in self.real.items() if real.taken]
+            assert not self.lit & self.coming or not self.plan.switch
         else:
             assert self.state.status is Status.FAILED
             kept = self.state.scope is not Scope.ALL and (HostStatus.SUCCEEDED in statuses or self.state.out)
             went_on = self.goes_on_regardless() and self.state.count(FAILURES)
-            assert self.to_return() or HostStatus.STUCK in statuses or kept or went_on or self.state.down
+            between = self.state.traffic is not Traffic.OLD
+            assert between or self.to_return() or HostStatus.STUCK in statuses or kept or went_on or self.state.down
 
     def to_go(self) -> list[str]:
         rows = [row for row in self.rows.values() if row.status is HostStatus.PENDING]
@@ -282,6 +350,8 @@ class Fleet:
             return self.state.status
         for _run in range(3):
             self._roll(forks)
+            if self.plan.switch:
+                self._switch_over()
             if self.state.status is Status.TURNING_BACK:
                 self._turn_back(forks)
             answer = self.close()
@@ -310,6 +380,18 @@ class Fleet:
         self._answer_gate()
         self._work(self.to_go(), forks, HostStatus.SUCCEEDED)
         self._let_leases_run_out()
+
+    def _switch_over(self) -> None:
+        """To the new colour, and back where that has to be."""
+        for _time in range(2):
+            answer = self.ask_switch()
+            while isinstance(answer, Wait):
+                self._pass_time([answer])
+                answer = self.ask_switch()
+            if not isinstance(answer, Admitted):
+                return
+            self.report_switch(True, self.goal(), answer.until)
+            self._answer_gate()
 
     def _turn_back(self, forks: int) -> None:
         self._work(self.to_return(), forks, HostStatus.RETURNED)

@@ -18,7 +18,9 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan im
     HostFacts,
     Plan,
     Sighting,
+    Switch,
     make_plan,
+    make_switch_plan,
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import (
     Quantity,
@@ -229,3 +231,41 @@ def test_every_host_has_one_place_and_no_phase_is_empty(sizes: list[int | str], 
         names = {f"app{index}" for index in range(before, before + phase.hosts)}
         assert {host.name for host in plan.hosts[before : before + phase.hosts]} == names
         before += phase.hosts
+
+
+# Two colours
+
+TO_GREEN = Switch("green", "blue", ("b1",))
+
+
+def coloured(min_available: Any = 0, **of_the_idle_phase: Any) -> RolloutSpec:
+    phases = [{"name": "idle", **of_the_idle_phase}, {"name": "live", "bake": 60}]
+    parsed = parse_phases(phases, 1, coloured=True)
+    return replace(a_spec(FLEET), phases=parsed, min_available=Quantity.parse("min", min_available))
+
+
+def test_the_idle_colour_moves_and_the_other_one_stands_by() -> None:
+    plan = make_switch_plan(coloured(max_unavailable="50%"), apps(4), [old("b1"), old("b2")], TO_GREEN)
+    assert by_phase(plan) == [["app1", "app2", "app3", "app4"], ["b1", "b2"]]
+    assert (plan.phases[0].window, plan.phases[1].bake, plan.size) == (2, 60, 6)
+    assert [host.status for host in plan.hosts if host.phase] == [HostStatus.STANDBY] * 2
+    assert {host.to_release for host in plan.hosts if host.phase} == {"old"}
+    assert plan.pending == plan.hosts[:4]
+
+
+def test_a_plan_with_a_switch_survives_the_ledger() -> None:
+    plan = make_switch_plan(coloured(), apps(2), [old("b1")], TO_GREEN)
+    again = Plan.from_rules(json.loads(json.dumps(plan.rules())))
+    assert replace(again, hosts=plan.hosts) == plan
+
+
+def test_a_colour_has_to_be_able_to_serve_alone() -> None:
+    assert make_switch_plan(coloured(2), apps(2), [old("b1"), old("b2")], TO_GREEN).min_available == 2
+    assert make_switch_plan(coloured("50%"), apps(1), [old("b1"), old("b2")], TO_GREEN).min_available == 1
+    with pytest.raises(SpecError, match="rollout_min_available: 2 is more than the 1 hosts of a colour"):
+        make_switch_plan(coloured(2), apps(1), [old("b1"), old("b2")], TO_GREEN)
+
+
+def test_a_host_of_both_colours_is_refused() -> None:
+    with pytest.raises(SpecError, match="named twice: app1"):
+        make_switch_plan(coloured(), apps(1), [old("app1")], TO_GREEN)

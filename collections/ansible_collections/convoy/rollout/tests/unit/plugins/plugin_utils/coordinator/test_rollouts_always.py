@@ -27,6 +27,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan im
     Plan,
     PlannedHost,
     PlannedPhase,
+    Switch,
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import OnFailure, Scope
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import HostStatus, Status
@@ -309,5 +310,103 @@ class RolloutMachine(RuleBasedStateMachine):
         next_run.finish(forks=max(*windows, self.fleet.plan.turn_back_window))
 
 
+@st.composite
+def coloured_plans(draw: st.DrawFn) -> Plan:
+    """Plans as ``make_switch_plan`` makes them: the phases of one colour, and one that begins with the switch."""
+    plan = draw(plans())
+    standby = draw(st.integers(1, 3))
+    last = replace(
+        plan.phases[-1], name="live", hosts=standby, bake=draw(st.sampled_from([0.0, 30.0])), zone_window=None
+    )
+    names = [f"standby{number}" for number in range(standby)]
+    hosts = [
+        PlannedHost(name, len(plan.phases), "a", plan.size + nth, OLD, OLD, HostStatus.STANDBY)
+        for nth, name in enumerate(names)
+    ]
+    return replace(
+        plan,
+        phases=(*plan.phases, last),
+        hosts=(*plan.hosts, *hosts),
+        min_available=draw(st.integers(0, min(plan.size, standby))),
+        size=plan.size + standby,
+        switch=Switch("green", "blue", tuple(names)),
+    )
+
+
+class ColouredMachine(RolloutMachine):
+    """The same with two colours, and load balancers that are switched. ``switcher``: until when somebody is at it."""
+
+    switcher: float
+
+    @initialize(plan=coloured_plans(), gone=st.integers(0, 9), begun=st.sampled_from(["", "begun", "done", "done"]))
+    def open(self, plan: Plan, gone: int, begun: str = "") -> None:
+        """Most are seen from where the switch begins, or is done."""
+        self.switcher = 0.0
+        super().open(plan, 9 if begun else gone)
+        if begun == "done":
+            self.switch_goes_well()
+        elif begun:
+            self.somebody_approves()
+            self.somebody_would_switch()
+
+    @rule()
+    def somebody_would_switch(self) -> None:
+        answer = self.fleet.ask_switch()
+        if isinstance(answer, Admitted):
+            self.switcher = answer.until
+
+    @rule()
+    def switch_goes_well(self) -> None:
+        self.somebody_approves()
+        answer = self.fleet.ask_switch()
+        if isinstance(answer, Admitted):
+            self.fleet.report_switch(True, self.fleet.goal(), answer.until)
+
+    @precondition(lambda self: self.switcher)
+    @rule()
+    def is_switched(self) -> None:
+        """A switch ends before its lease does, or is not taken."""
+        if self.fleet.now < self.switcher:
+            self.fleet.report_switch(True, self.fleet.goal(), self.switcher)
+        self.switcher = 0.0
+
+    @precondition(lambda self: self.switcher)
+    @rule(data=st.data())
+    def switch_fails(self, data: st.DataObject) -> None:
+        if self.fleet.now < self.switcher:
+            self.fleet.report_switch(False, self.half_way(data), self.switcher)
+        self.switcher = 0.0
+
+    @precondition(lambda self: self.switcher)
+    @rule(data=st.data())
+    def who_switches_vanishes(self, data: st.DataObject) -> None:
+        if self.fleet.now < self.switcher:
+            self.fleet.lit = self.half_way(data)
+        self.switcher = 0.0
+
+    def half_way(self, data: st.DataObject) -> set[str]:
+        """What gets requests where a switch ends in the middle, or before it begins."""
+        both = sorted(self.fleet.lit | self.fleet.goal())
+        some = data.draw(st.sets(st.sampled_from(both)) if both else st.just(set()), label="some")
+        return set(data.draw(st.sampled_from([self.fleet.lit, set(both), some]), label="half way"))
+
+    @rule()
+    def says_nonsense_of_a_switch(self) -> None:
+        """A report of another switch than the one under way is refused, and changes nothing."""
+        before = self.fleet.state
+        assert isinstance(self.fleet.report_switch(True, self.fleet.lit, 1.0), Denied)
+        assert self.fleet.state == before
+
+    @precondition(lambda self: self.under_way())
+    @rule(data=st.data())
+    def controller_dies_and_another_resumes(self, data: st.DataObject) -> None:
+        if self.switcher and self.fleet.now < self.switcher:
+            self.fleet.lit = self.half_way(data)
+        self.switcher = 0.0
+        super().controller_dies_and_another_resumes(data)
+
+
+TestColours = ColouredMachine.TestCase
+TestColours.settings = USUAL
 TestRollouts = RolloutMachine.TestCase
 TestRollouts.settings = USUAL

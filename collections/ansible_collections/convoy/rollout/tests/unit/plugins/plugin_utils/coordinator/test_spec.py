@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec im
     Quantity,
     SpecError,
     nearest,
+    parse_colours,
     parse_flag,
     parse_phases,
     parse_seconds,
@@ -199,3 +201,76 @@ def test_what_is_no_flag_is_refused(value: Any) -> None:
 def test_the_nearest_word_or_all_of_them() -> None:
     assert nearest("nmae", ["size", "name"]) == "did you mean 'name'?"
     assert nearest("zzz", ["size", "name"]) == "known are name, size"
+
+
+# Two colours
+
+HOSTS = ["a1", "a2", "b1", "b2"]
+GROUPS = {"all": HOSTS, "app_blue": ["a1", "a2"], "app_green": ["b2", "b1"], "half": ["a2", "b1"], "none": []}
+
+
+def test_colours_are_in_the_order_of_the_targets() -> None:
+    found = parse_colours({"blue": "app_blue", "green": "app_green"}, GROUPS, HOSTS)
+    assert found == {"blue": ["a1", "a2"], "green": ["b1", "b2"]}
+
+
+@pytest.mark.parametrize("raw", [None, {}])
+def test_no_colours(raw: Any) -> None:
+    assert parse_colours(raw, GROUPS, HOSTS) == {}
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ("app_blue", "rollout_colours: 'app_blue' is no mapping: name two groups"),
+        ({"blue": "app_blue"}, "rollout_colours: 'green' is missing: name the inventory group of each colour"),
+        ({"blue": "app_blue", "gren": "x"}, "rollout_colours: unknown colour 'gren': did you mean 'green'?"),
+        (
+            {"blue": "app_bleu", "green": "app_green"},
+            "rollout_colours.blue: there is no group 'app_bleu': did you mean",
+        ),
+        ({"blue": "app_blue", "green": ["b1"]}, "rollout_colours.green: there is no group"),
+        ({"blue": "app_blue", "green": "none"}, "rollout_colours.green: the group 'none' has no host"),
+        ({"blue": "app_blue", "green": "half"}, "rollout_colours: a2 in both groups: each host has one colour"),
+        ({"blue": "app_blue", "green": "app_blue"}, "rollout_colours: a1, a2 in both groups"),
+    ],
+)
+def test_colours_that_are_refused(raw: Any, message: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(message)):
+        parse_colours(raw, GROUPS, HOSTS)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "message"),
+    [
+        (["a1", "a2", "b1", "b2", "c"], "c in rollout_target, but in neither group"),
+        (["a1", "a2", "b1"], "b2 in a group, but not in rollout_target"),
+    ],
+)
+def test_both_colours_are_all_the_targets(hosts: list[str], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        parse_colours({"blue": "app_blue", "green": "app_green"}, GROUPS, hosts)
+
+
+def test_the_phases_of_two_colours() -> None:
+    idle, live = parse_phases("blue_green", "25%", coloured=True)
+    assert (idle.name, idle.size, idle.max_unavailable) == ("idle", Quantity(100, True), Quantity(100, True))
+    assert (live.name, live.bake) == ("live", 60)
+    own = [{"name": "warm", "max_unavailable": 1, "bake": 5}, {"name": "serve", "approval": True}]
+    warm, serve = parse_phases(own, "25%", coloured=True)
+    assert (warm.max_unavailable, warm.bake, serve.approval) == (Quantity(1), 5, True)
+
+
+@pytest.mark.parametrize(
+    ("raw", "coloured", "message"),
+    [
+        ("blue_green", False, "rollout_colours: it is not set, and the preset 'blue_green' needs it"),
+        ("canary", True, "rollout_phases: 3 phases do not go with rollout_colours: write blue_green, or a list of two"),
+        ([{"name": "a"}, {"name": "a"}], True, "the name 'a' is used twice"),
+        ([{"name": "a", "size": 1}, {"name": "b"}], True, "phase 'a' has size 1: with rollout_colours a phase is of a"),
+        ([{"name": "a"}, "b"], True, "rollout_phases[1]: 'b' is no phase"),
+    ],
+)
+def test_phases_of_two_colours_that_are_refused(raw: Any, coloured: bool, message: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(message)):
+        parse_phases(raw, 1, coloured=coloured)

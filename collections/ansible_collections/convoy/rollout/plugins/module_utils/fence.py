@@ -1,0 +1,39 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who may change a load balancer: the rollout with the highest token that its host has seen, one call at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Any, Iterator, Mapping
+
+from ansible_collections.convoy.rollout.plugins.module_utils import durable
+from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
+from ansible_collections.convoy.rollout.plugins.module_utils.errors import TrafficError
+from ansible_collections.convoy.rollout.plugins.module_utils.tree import Tree
+
+
+@contextlib.contextmanager
+def held(params: Mapping[str, Any], clock: Clock, dry: bool) -> Iterator[None]:
+    """Be the only one who changes `backend`, with a `token` that is not stale. Without a token there is no fence.
+
+    Another call is waited for as long as its own `timeout` may take. `dry`: nothing is remembered.
+    """
+    if params["token"] is None or dry:
+        yield
+        return
+    tree = Tree(os.path.join(params["fence"], params["backend"]), params["backend"])
+    try:
+        os.makedirs(os.path.dirname(tree.root), exist_ok=True)
+        for path in (tree.root, tree.state):
+            durable.make_directory(path, 0o700)
+    except OSError as error:
+        raise TrafficError(
+            f"{error.filename}: {error.strerror}: the token of the rollout cannot be remembered there; run the task "
+            "with become: true, or name another directory as fence"
+        ) from error
+    with tree.lock(clock, params["timeout"] + 30, "switch"):
+        tree.admit(params["token"], params["rollout"])
+        yield
