@@ -33,7 +33,7 @@ from tests.ledger.cluster import Cluster, binaries
 from . import invariants
 from .faults import FAULTS, Fault, Scene
 from .outside import Containers, Observer, Seen, Story, observed
-from .scenarios import KINDS, MAY_DROP, OF_A_HOST, Kind, Scenario, scenario
+from .scenarios import GATE, KINDS, MAY_DROP, OF_A_HOST, Kind, Scenario, scenario
 
 HISTORY = TOP / ".convoy" / "chaos"
 DOCS = TOP / "docs" / "chaos.md"
@@ -82,8 +82,7 @@ class Theatre:
         self.environment = Environment(fleet, directory, url)
         self.containers = Containers(lab, self.environment.hosts)
         self.environment.wipe()
-        for version in (FIRST, SECOND, BAD):
-            self.environment.publish(version)
+        self.environment.publish(FIRST, SECOND)
         self.artifacts = {
             version: _artifact(directory / f"build/hello-{version}.tar.gz") for version in (FIRST, SECOND)
         }
@@ -97,7 +96,7 @@ class Theatre:
 
     def deploy_whole(self, version: str) -> None:
         """Everything on that version, without any fault."""
-        ended = self.environment.run("deploy.yml", version, rollout_phases=ALL_AT_ONCE)
+        ended = self.environment.run("deploy.yml", version, rollout_phases=ALL_AT_ONCE, component_gate=GATE)
         assert ended.rc == 0, ended.said
 
     def version(self) -> str:
@@ -142,6 +141,7 @@ class Play:
             self.scenario, self.environment, self.containers, self.theatre.cluster, lambda: self.start(self.first)
         )
         fault = FAULTS[self.scenario.kind](scene)
+        self.environment.publish(self.first)
         fault.prepare()
         try:
             self.theatre.in_service()
@@ -158,19 +158,15 @@ class Play:
         """The rollout, the fault in the middle of it, and the same command again until the rollout has ended."""
         with self.illness():
             run = self.start(self.first)
-            self.record.hit = self.moment(run)
-            fault.cause(run)
-            run.lives(min(self.scenario.lasts, DEADLINE))
-            for other in fault.scene.others:
-                other.lives(min(self.scenario.lasts, DEADLINE))
-            mended = self.scenario.kind not in OF_A_HOST and self.scenario.lasts < DEADLINE
-            if not self.ledger_is_away(fault, run):
-                self.truth()
-            fault.undo(run)
-            for one in (run, *fault.scene.others):
-                self.end(one)
-            if mended or fault.scene.others:
-                self.truth()
+            try:
+                self.record.hit = self.moment(run)
+                fault.cause(run)
+                self.last(fault, run)
+            finally:
+                fault.undo(run)
+                for one in (run, *fault.scene.others):
+                    self.end(one)
+            self.truth()
             self.record.ended = self.status()
             for _attempt in range(AGAIN):
                 if self.status() in ("succeeded", "reverted", "failed"):
@@ -178,9 +174,13 @@ class Play:
                 self.end(self.start(self.first))
                 self.truth()
 
-    def ledger_is_away(self, fault: Fault, run: Run) -> bool:
-        """Whether nothing can be said yet of how the rollout ended: it runs, or its ledger cannot be read."""
-        return self.story.head() < 0 or run.lives(0) or any(other.lives(0) for other in fault.scene.others)
+    def last(self, fault: Fault, run: Run) -> None:
+        """Let the fault last; where it outlasts the runs, see that the ledger says then what the hosts are."""
+        runs = (run, *fault.scene.others)
+        for one in runs:
+            one.lives(min(self.scenario.lasts, DEADLINE))
+        if self.story.head() >= 0 and not any(one.lives(0) for one in runs):
+            self.truth()
 
     @contextmanager
     def illness(self) -> Iterator[None]:
@@ -323,7 +323,7 @@ def campaign(seeds: Sequence[int], lab: str, directory: Path) -> list[Record]:
     try:
         cluster.create()
         for play in plays:
-            if theatre is None or theatre.ledger != play.ledger or records[-1].violations:
+            if theatre is None or theatre.ledger != play.ledger or not theatre.version():
                 if theatre:
                     theatre.leave()
                 theatre = Theatre(lab, fleet, cluster, play.ledger)
@@ -403,10 +403,8 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description="Rollouts over the lab with a fault in the middle of each.")
     parser.add_argument("--runs", type=int, default=100, help="how many (100)")
-    parser.add_argument(
-        "--seed", type=int, help="the first seed (by default another one each day); without --runs alone"
-    )
-    parser.add_argument("--seeds", help="these, separated by commas")
+    parser.add_argument("--first", type=int, default=1, help="the first seed (1); the others follow it")
+    parser.add_argument("--seed", type=int, action="append", help="this seed instead; may be given several times")
     parser.add_argument("--lab", default=os.environ.get("CONVOY_LAB", "chaos"), help="the lab's name")
     parser.add_argument("--write-docs", action="store_true", help="put the figures into docs/chaos.md")
     given = parser.parse_args()

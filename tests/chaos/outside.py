@@ -80,7 +80,7 @@ class Containers:
         if root is None:
             return None
         tree = root / "srv/hello"
-        running, started = self._process(host)
+        running, started = self._processes().get(host, ("", ""))
         return Seen(
             active=_last(tree / "current"),
             running=running,
@@ -93,6 +93,16 @@ class Containers:
                 if line.endswith("\n")
             ),
         )
+
+    def glance(self) -> dict[str, tuple[str, str]]:
+        """What each host that runs has active, and where its service stands: little work, to be done often."""
+        processes = self._processes()
+        roots = {host: self.root(host) for host in self.hosts}
+        return {
+            host: (_last(root / "srv/hello/current"), processes.get(host, ("", ""))[0])
+            for host, root in roots.items()
+            if root
+        }
 
     def look_at_all(self) -> dict[str, Seen | None]:
         """Every host as it is."""
@@ -118,16 +128,19 @@ class Containers:
             found.append(f"{host}: {release}/etc/hello.json has another greeting than {greeting!r}")
         return found
 
-    def _process(self, host: str) -> tuple[str, str]:
-        """Where the service of a host stands, and when it started; empty where it does not run."""
-        with contextlib.suppress(OSError):
-            space = os.readlink(f"/proc/{self._first[host]}/ns/pid")
-            for command in Path("/proc").glob("[0-9]*/cmdline"):
-                with contextlib.suppress(OSError):
-                    own = command.parent
-                    if SERVICE in command.read_bytes() and os.readlink(own / "ns/pid") == space:
-                        return _last(own / "cwd"), (own / "stat").read_text().rpartition(")")[2].split()[19]
-        return "", ""
+    def _processes(self) -> dict[str, tuple[str, str]]:
+        """Where the service of each host that runs stands, and when it started."""
+        hosts = {}
+        for host, first in self._first.items():
+            with contextlib.suppress(OSError):
+                hosts[os.readlink(f"/proc/{first}/ns/pid")] = host
+        found = {}
+        for command in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                own = command.parent
+                if SERVICE in command.read_bytes() and (host := hosts.get(os.readlink(own / "ns/pid"), "")):
+                    found[host] = _last(own / "cwd"), (own / "stat").read_text().rpartition(")")[2].split()[19]
+        return found
 
     def _podman(self, *arguments: str) -> str:
         called = subprocess.run(["podman", *arguments], capture_output=True, text=True, check=False)
@@ -203,10 +216,10 @@ class Observer(Watch):
     def _read_hosts(self) -> None:
         """Each change of what a host has active, with what runs there."""
         while not self._over.wait(SAMPLE_EVERY):
-            for host, told in self.active.items():
-                seen = self._containers.look(host)
-                if seen and (not told or told[-1][1:] != (seen.active, seen.running)):
-                    told.append((time.time(), seen.active, seen.running))
+            for host, glance in self._containers.glance().items():
+                told = self.active[host]
+                if not told or told[-1][1:] != glance:
+                    told.append((time.time(), *glance))
 
 
 class Story:

@@ -41,6 +41,7 @@ SHAPES: tuple[list[dict[str, Any]], ...] = (
     ],
     [{"name": "all", "size": "100%", "max_unavailable": 3}],
 )
+GATE = {"interval": 0.2, "timeout": 5, "successes": 2, "deadline": 40}  # the machine may be busy
 TO_THE_END = 1000.0  # seconds: longer than any run lasts
 
 
@@ -77,6 +78,7 @@ class Scenario:
             "rollout_failure_budget": self.budget,
             "rollout_turn_back_max_unavailable": self.way_back,
             "rollout_lease": self.lease,
+            "component_gate": GATE,
             "hello_greeting": f"Run {self.seed}: Hello",
         }
 
@@ -92,7 +94,7 @@ def scenario(seed: int, hosts: Sequence[str]) -> Scenario:
         phases=rng.choice(SHAPES),
         budget=rng.choice((0, 0, 1)),
         way_back=rng.choice((1, 2, 4)),
-        lease=rng.choice((20, 40)),
+        lease=25 if kind is Kind.RUN_STOPPED else 90,
         ill=rng.choice(hosts) if rng.random() < 0.25 else "",
         bad=rng.random() < 0.1,
         admitted=rng.randint(0, len(hosts) - 1),
