@@ -60,11 +60,12 @@ class Transaction:
         self.actor = actor
         row = connection.execute(select(schema.streams).where(schema.streams.c.name == stream)).mappings().first()
         if row is None:
-            first = {"name": stream, "head": 0, "head_hash": GENESIS, "token": 0, "seen_at": now}
+            first = {"name": stream, "head": 0, "head_hash": GENESIS, "token": 0, "seen_at": now, "clock_at": now}
             connection.execute(insert(schema.streams).values(first))
             row = connection.execute(select(schema.streams).where(schema.streams.c.name == stream)).mappings().one()
         self.row: RowMapping = row
-        self.now = max(now, row["seen_at"])  # time never runs backwards in the ledger, whatever a clock does
+        self.now = ledger_time(now, row["seen_at"], row["clock_at"])
+        self._clock = now
         self._head, self._hash = row["head"], row["head_hash"]
 
     def append(self, rollout: str, happened: Iterable[Event]) -> None:
@@ -80,8 +81,18 @@ class Transaction:
 
     def finish(self, **columns: Any) -> None:
         """Write the stream's row: the head of the chain, that the holder was heard of, and ``columns``."""
-        changes = {"head": self._head, "head_hash": self._hash, "seen_at": self.now, **columns}
+        heard = {"seen_at": self.now, "clock_at": self._clock}
+        changes = {"head": self._head, "head_hash": self._hash, **heard, **columns}
         self.connection.execute(update(schema.streams).where(schema.streams.c.name == self.stream).values(changes))
+
+
+def ledger_time(clock: float, seen_at: float, clock_at: float) -> float:
+    """The time in the ledger, which was ``seen_at`` when the clock said ``clock_at``; all in epoch seconds.
+
+    Whatever a clock does, time never runs backwards here, nor does it stand still, with leases and bake times that
+    never end: behind a clock that was set back it goes on at half the speed, until the clock has caught up.
+    """
+    return clock if clock >= seen_at else seen_at + max(0.0, clock - clock_at) / 2
 
 
 class Ledger:

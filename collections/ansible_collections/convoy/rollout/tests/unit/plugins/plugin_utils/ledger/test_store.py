@@ -130,6 +130,14 @@ def test_time_never_runs_backwards(ledger: Ledger, clock: Clock) -> None:
     assert [entry.at for entry in ledger.entries(STREAM)] == [1000.0, 1000.0, 1001.0]
 
 
+def test_time_does_not_stand_still_behind_a_clock_that_was_set_back(ledger: Ledger, clock: Clock) -> None:
+    write(ledger, "opened")
+    for step in (-500, 10, 10, 2000):
+        clock.now += step
+        write(ledger, "paused")
+    assert [entry.at for entry in ledger.entries(STREAM)] == [1000.0, 1000.0, 1005.0, 1010.0, 2520.0]
+
+
 def test_who_reads_sees_one_moment(ledger: Ledger) -> None:
     write(ledger, "opened")
     with ledger.reading() as connection:
@@ -183,7 +191,7 @@ def test_tampering_is_found_and_named(ledger: Ledger, path: Path, tampering: str
 
 def test_a_ledger_of_another_version_is_left_alone(path: Path, ledger: Ledger) -> None:
     sql(path, "UPDATE convoy_ledger SET version = 7", "DROP TABLE convoy_hosts")
-    with pytest.raises(LedgerError, match="has schema version 7, this collection writes version 1: use the collection"):
+    with pytest.raises(LedgerError, match="has schema version 7, this collection writes version 2: use the collection"):
         ledger.prepare()
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT * FROM sqlite_master WHERE name = 'convoy_hosts'").fetchall() == []
@@ -223,7 +231,7 @@ def test_who_only_reads_cannot_write(ledger: Ledger, path: Path) -> None:
 
 def test_a_ledger_of_another_version_is_not_read(path: Path, ledger: Ledger) -> None:
     sql(path, "UPDATE convoy_ledger SET version = 7")
-    with pytest.raises(LedgerError, match="has schema version 7, this collection writes version 1"):
+    with pytest.raises(LedgerError, match="has schema version 7, this collection writes version 2"):
         Ledger(f"sqlite:///{path}", "root", reads_only=True).expect()
 
 
