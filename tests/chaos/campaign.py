@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import statistics
 import sys
 import tarfile
@@ -331,9 +332,9 @@ def campaign(seeds: Sequence[int], lab: str, directory: Path) -> list[Record]:
             with (directory / "history.jsonl").open("a") as history:
                 history.write(json.dumps(asdict(records[-1]), sort_keys=True) + "\n")
             print(records[-1].line, flush=True)
+    finally:
         if theatre:
             theatre.leave()
-    finally:
         with suppress(ProcessLookupError):
             cluster.remove()
     return records
@@ -414,6 +415,7 @@ def main() -> int:
     parser.add_argument("--write-docs", action="store_true", help="put the figures into docs/chaos.md")
     given = parser.parse_args()
     seeds = given.seed or list(range(given.first, given.first + given.runs))
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # to leave nothing behind
     HISTORY.mkdir(parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=HISTORY))
     records = campaign(seeds, given.lab, directory)
