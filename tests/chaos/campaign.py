@@ -59,6 +59,7 @@ class Record:
     ended: str = ""  # what the rollout was that the fault met, when the first run had ended
     runs: list[dict[str, Any]] = field(default_factory=list)
     answered: int = 0
+    dropped: int = 0
     broken: list[str] = field(default_factory=list)
     story: list[dict[str, Any]] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
@@ -280,7 +281,9 @@ class Play:
             found.append(f"10 dropped: {len(observer.watched.broken)} requests, the first {observer.watched.broken[0]}")
         for violation in found:
             self.violated(violation)
-        self.record.answered, self.record.broken = observer.watched.answered, observer.watched.broken[:20]
+        watched = observer.watched
+        self.record.answered, self.record.dropped = watched.answered, len(watched.broken)
+        self.record.broken = watched.broken[:20]
         self.record.story = [{**asdict(entry), "data": json.loads(entry.data)} for entry in entries]
 
     def whole(self, seen: Mapping[str, Seen | None]) -> list[str]:
@@ -375,7 +378,7 @@ def table(records: Sequence[Record]) -> list[list[str]]:
                 *(str(ends.count(end)) for end in ("succeeded", "reverted", "failed")),
                 str(left),
                 f"{statistics.median(times):.0f} ({max(times):.0f})",
-                str(sum(len(record.broken) for record in of_kind)),
+                str(sum(record.dropped for record in of_kind)),
                 str(sum(bool(record.violations) for record in of_kind)),
             ]
         )
