@@ -41,7 +41,7 @@ SHAPES: tuple[list[dict[str, Any]], ...] = (
     ],
     [{"name": "all", "size": "100%", "max_unavailable": 3}],
 )
-GATE = {"interval": 0.2, "timeout": 5, "successes": 2, "deadline": 40}  # the machine may be busy
+GATE = {"interval": 0.2, "timeout": 5, "successes": 2, "deadline": 20}  # the machine may be busy
 TO_THE_END = 1000.0  # seconds: longer than any run lasts
 
 
