@@ -76,7 +76,7 @@ e2e: env ## the roads of a deployment, and faults on them, over a lab of their o
 	tests/in-lab test $(HOSTS) python -m pytest -o faulthandler_timeout=1500 $(filter-out %_module.py,$(wildcard tests/integration/test_*.py))
 
 chaos: env ## RUNS=100 rollouts of 8 hosts with a fault in each, from seed FIRST=1 on, over a lab of their own, named chaos
-	@ls /usr/lib/postgresql/*/bin/initdb /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y --no-install-recommends postgresql libfaketime; }
+	@{ ls /usr/lib/postgresql/*/bin/initdb && command -v cc; } >/dev/null 2>&1 || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y --no-install-recommends postgresql gcc libc6-dev; }
 	tests/in-lab chaos 8 $(SUDO) env CONVOY_LAB=chaos PYTHONPATH=collections $(BIN)/python -m tests.chaos.campaign --runs $(RUNS) --first $(FIRST) $(CHAOS)
 
 prove: env ## 10,000 histories of the coordinator instead of 300: half an hour

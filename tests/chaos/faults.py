@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ systemctl start hello.service
 """
 FILL = "cat /dev/zero > /srv/hello/full 2>/dev/null || true; test -s /srv/hello/full"
 FREE = "rm -f /srv/hello/full"
-FAKETIME = "faketime/libfaketimeMT.so.1"  # for programs with threads
+SOURCE = Path(__file__).with_name("stepped_clock.c")
 
 
 @dataclass
@@ -182,26 +183,23 @@ class DiskFull(Fault):
 
 
 class ClockStepped(Fault):
-    """The clock of the controller is set; only the run sees it, since libfaketime tells it the time."""
+    """The clock of the controller is set; only the run sees it, see stepped_clock.c."""
 
     @property
     def _file(self) -> Path:
         return self.scene.environment.directory / "clock"
 
     def prepare(self) -> None:
-        self._file.write_text("+0\n")
-        self.scene.environment.process_variables = {
-            "LD_PRELOAD": str(_faketime()),
-            "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            "FAKETIME_CACHE_DURATION": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "NO_FAKE_STAT": "1",
-        }
+        self._file.write_text("0")
+        library = self._file.with_suffix(".so")
+        subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", str(library), str(SOURCE), "-ldl"], check=True)
+        variables = {"LD_PRELOAD": str(library), "STEPPED_CLOCK": str(self._file)}
+        self.scene.environment.process_variables = variables
 
     def cause(self, run: Run) -> None:
         self.scene.environment.process_variables = {}  # of runs that begin later, which have the right time
         new = self._file.with_suffix(".new")
-        new.write_text(f"{self.scenario.step:+d}\n")
+        new.write_text(str(self.scenario.step))
         new.replace(self._file)
 
     def leave(self) -> None:
@@ -226,9 +224,3 @@ def _command(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
-
-
-def _faketime() -> Path:
-    for library in Path("/usr/lib").glob(f"*/{FAKETIME}"):
-        return library
-    raise FileNotFoundError("the clock is stepped by libfaketime: apt-get install --no-install-recommends libfaketime")
