@@ -162,10 +162,12 @@ class Play:
             run = self.start(self.first)
             try:
                 self.record.hit = self.moment(run)
-                fault.cause(run)
-                self.last(fault, run)
+                if self.record.hit:
+                    fault.cause(run)
+                    self.last(fault, run)
             finally:
-                fault.undo(run)
+                if self.record.hit:
+                    fault.undo(run)
                 for one in (run, *fault.scene.others):
                     self.end(one)
             self.truth()
