@@ -32,7 +32,7 @@ from tests.integration.fleet import TOP, Fleet
 from tests.ledger.cluster import Cluster, binaries
 
 from . import invariants
-from .faults import FAULTS, Fault, Scene
+from .faults import FAULTS, ON_NO_DISK, Fault, Scene
 from .outside import Containers, Observer, Seen, Story, observed
 from .scenarios import GATE, KINDS, MAY_DROP, OF_A_HOST, Kind, Scenario, scenario
 
@@ -83,6 +83,7 @@ class Theatre:
         self.cluster = cluster
         self.environment = Environment(fleet, directory, url)
         self.containers = Containers(lab, self.environment.hosts)
+        self.environment.on_each(ON_NO_DISK)
         self.environment.wipe()
         self.environment.publish(FIRST, SECOND)
         self.artifacts = {

@@ -39,6 +39,12 @@ rm -rf /srv/hello
 mv /srv/hello.kept /srv/hello
 systemctl start hello.service
 """
+# What a campaign that was killed has left.
+ON_NO_DISK = """
+set -eu
+! mountpoint --quiet /srv/hello || { systemctl stop hello.service; umount --lazy /srv/hello; }
+rm -rf /srv/hello.kept
+"""
 FILL = "cat /dev/zero > /srv/hello/full 2>/dev/null || true; test -s /srv/hello/full"
 FREE = "rm -f /srv/hello/full"
 SOURCE = Path(__file__).with_name("stepped_clock.c")
