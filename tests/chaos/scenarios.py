@@ -94,7 +94,7 @@ def scenario(seed: int, hosts: Sequence[str]) -> Scenario:
         phases=rng.choice(SHAPES),
         budget=rng.choice((0, 0, 1)),
         way_back=rng.choice((1, 2, 4)),
-        lease=25 if kind is Kind.RUN_STOPPED else 90,
+        lease=40 if kind is Kind.RUN_STOPPED else 90,
         ill=rng.choice(hosts) if rng.random() < 0.25 else "",
         bad=rng.random() < 0.1,
         admitted=rng.randint(0, len(hosts) - 1),
