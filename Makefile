@@ -6,6 +6,8 @@ SHELL := /bin/bash
 
 HOSTS ?= 6
 LAB ?= staging
+RUNS ?= 100
+FIRST ?= 1
 
 COLLECTION := collections/ansible_collections/convoy/rollout
 BIN := $(CURDIR)/.venv/bin
@@ -13,7 +15,7 @@ PYTHON_VERSION = $(shell $(BIN)/python -c 'import sys; print("%d.%d" % sys.versi
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help env lab lab-down deploy test lint types unit project controller ledger sanity galaxy matrix integration e2e bench prove molecule format changelog lock clean
+.PHONY: help env lab lab-down deploy test lint types unit project controller ledger sanity galaxy matrix integration e2e bench chaos prove molecule format changelog lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,7 +32,8 @@ lab-down: ## remove the lab: LAB=staging
 deploy: env lab ## publish the example, deploy 1.0.0, roll 1.1.0 out over the lab
 	@examples/tour
 
-test: lint types unit project controller ledger sanity galaxy matrix integration e2e molecule ## everything that .ci/run checks
+test: RUNS = 10
+test: lint types unit project controller ledger sanity galaxy matrix integration e2e chaos molecule ## everything that .ci/run checks
 
 lint: env ## ruff, vermin (Python 3.8 on targets), ansible-lint, changelog fragments
 	ruff check .
@@ -42,6 +45,7 @@ lint: env ## ruff, vermin (Python 3.8 on targets), ansible-lint, changelog fragm
 
 types: env ## mypy --strict
 	mypy
+	MYPYPATH=collections:. mypy tests/chaos
 
 unit: env ## unit tests of the collection, by ansible-test
 	tests/ansible-test units --local --python $(PYTHON_VERSION)
@@ -70,6 +74,10 @@ integration: env ## the modules on real hosts, over a lab of their own, named te
 
 e2e: env ## the roads of a deployment, and faults on them, over a lab of their own, named test
 	tests/in-lab test $(HOSTS) python -m pytest -o faulthandler_timeout=1500 $(filter-out %_module.py,$(wildcard tests/integration/test_*.py))
+
+chaos: env ## RUNS=100 rollouts of 8 hosts with a fault in each, from seed FIRST=1 on, over a lab of their own, named chaos
+	@{ ls /usr/lib/postgresql/*/bin/initdb && command -v cc; } >/dev/null 2>&1 || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y --no-install-recommends postgresql gcc libc6-dev; }
+	tests/in-lab chaos 8 $(SUDO) env CONVOY_LAB=chaos PYTHONPATH=collections $(BIN)/python -m tests.chaos.campaign --runs $(RUNS) --first $(FIRST) $(CHAOS)
 
 bench: env ## measure the ledger, the coordinator and the judges; writes docs/benchmarks.md and docs/judges.md anew
 	bench/benchmarks

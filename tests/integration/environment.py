@@ -175,6 +175,14 @@ class Run:
             self.kill()
             raise AssertionError(f"the run ended without saying {words!r}:\n{self.said}")
 
+    def lives(self, seconds: float) -> bool:
+        """Whether it still runs after so many seconds; known at once when it ends before."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
+
     def end(self) -> Ended:
         """Wait for its end."""
         try:
@@ -236,8 +244,11 @@ class Look:
 class Environment:
     """An inventory with a policy, keys, a depot and a ledger of its own, over the application hosts of ``fleet``."""
 
-    def __init__(self, fleet: Fleet, directory: Path) -> None:
+    def __init__(self, fleet: Fleet, directory: Path, ledger_url: str = "") -> None:
+        """``ledger_url``: where the ledger is, if not in a file of the environment's own."""
         self.fleet = fleet
+        self.ledger_url = ledger_url or f"sqlite:///{directory}/ledger.db"
+        self.process_variables: dict[str, str] = {}  # of the environment of runs
         self.directory = directory
         self.inventory = directory / "inventories" / "test"
         self.hosts = sorted(name for name in fleet.variables if name.startswith("app"))
@@ -257,7 +268,7 @@ class Environment:
         return {
             "project_dir": str(TOP),
             "environment_name": "test",
-            "environment_ledger_url": f"sqlite:///{self.directory}/ledger.db",
+            "environment_ledger_url": self.ledger_url,
             "environment_allowed_signers": str(self.directory / "keys/allowed_signers"),
             "publish_signing_key": str(self.directory / "keys/release_key"),
             "depot_path": str(self.directory / "depot"),
@@ -278,6 +289,7 @@ class Environment:
         given = {**variables, **({"component_version": version} if version else {})}
         extra = ["-e", json.dumps(given)] if given else []
         environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_HOME": str(self.directory / "ansible")}
+        environment |= self.process_variables
         command = [str(BIN / "ansible-playbook"), playbook, "-i", str(self.inventory), *extra, *options]
         return Run(command, environment)
 
@@ -356,7 +368,7 @@ class Environment:
 
     def ledger(self) -> Ledger:
         """The ledger; its chain is verified."""
-        ledger = Ledger(f"sqlite:///{self.directory}/ledger.db", "test")
+        ledger = Ledger(self.ledger_url, "test")
         ledger.prepare()
         ledger.verify(STREAM)
         return ledger

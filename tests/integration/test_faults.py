@@ -11,38 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from .breaking import BACK_DOOR, SSHD_DIES, back_door, broken
 from .environment import ALL_AT_ONCE, Environment
-
-# A second sshd, to have a way in while the first one is away.
-BACK_DOOR = 2222
-OPEN_BACK_DOOR = (
-    f"systemd-run --quiet --unit=convoy-test-sshd /usr/sbin/sshd -D -p {BACK_DOOR};"
-    f" until bash -c ': </dev/tcp/127.0.0.1/{BACK_DOOR}' 2>/dev/null; do sleep 0.1; done"
-)
-CLOSE_BACK_DOOR = "systemctl stop convoy-test-sshd"
-# With sshd go its sessions, which are in its control group. Its unit takes away the directory that every sshd needs.
-SSHD_DIES = "systemctl kill --signal=KILL ssh.service; systemctl stop ssh.service; mkdir -p /run/sshd"
-
-
-@contextmanager
-def back_door(environment: Environment, host: str) -> Iterator[None]:
-    """A host that can be mended, whatever becomes of its sshd; it has its sshd again in the end."""
-    environment.fleet.shell(host, OPEN_BACK_DOOR)
-    try:
-        yield
-    finally:
-        environment.fleet.shell(host, "systemctl start ssh.service", port=BACK_DOOR)
-        environment.fleet.shell(host, CLOSE_BACK_DOOR)
-
-
-@contextmanager
-def broken(environment: Environment, host: str, breaks: str, mends: str) -> Iterator[None]:
-    """A host on which something is broken meanwhile."""
-    environment.fleet.shell(host, breaks)
-    try:
-        yield
-    finally:
-        environment.fleet.shell(host, mends)
 
 
 def hook(environment: Environment, moment: str, tasks: str) -> dict[str, str]:

@@ -67,9 +67,11 @@ class Watched:
 class Watch:
     """Asks, in a thread of its own, from ``with`` to its end."""
 
-    def __init__(self, balancer: str) -> None:
+    def __init__(self, balancer: str, ask_every: float = ASK_EVERY, look_every: float = LOOK_EVERY) -> None:
         self.watched = Watched()
         self._balancer = balancer
+        self._ask_every = ask_every
+        self._look_every = look_every
         self._over = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._watch()))
 
@@ -87,15 +89,16 @@ class Watch:
         self.watched.seconds = time.monotonic() - began
 
     async def _ask(self) -> None:
-        """A new connection every hundredth of a second, whether the ones before were answered or not."""
+        """A new connection each time one is due, whether the ones before were answered or not."""
         room, asked = asyncio.Semaphore(AT_ONCE), set()
         due = time.monotonic()
         while not self._over.is_set():
             await room.acquire()
             task = asyncio.create_task(self._ask_once())
             asked.add(task)
-            task.add_done_callback(lambda done: (asked.discard(done), room.release()))
-            due += ASK_EVERY
+            task.add_done_callback(asked.discard)
+            task.add_done_callback(lambda _done: room.release())
+            due += self._ask_every
             await asyncio.sleep(max(0.0, due - time.monotonic()))
         await asyncio.gather(*asked)
 
@@ -113,9 +116,15 @@ class Watch:
     async def _look(self) -> None:
         due = time.monotonic()
         while not self._over.is_set():
-            self.watched.samples.append(_servers(await asyncio.wait_for(self._get(8404, "/;csv"), PATIENCE)))
-            due = max(due + LOOK_EVERY, time.monotonic())
+            await self._look_once()
+            due = max(due + self._look_every, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
+
+    async def _look_once(self) -> None:
+        self.watched.samples.append(await self._servers())
+
+    async def _servers(self) -> dict[str, Server]:
+        return _servers(await asyncio.wait_for(self._get(8404, "/;csv"), PATIENCE))
 
     async def _get(self, port: int, path: str) -> str:
         reader, writer = await asyncio.open_connection(self._balancer, port)

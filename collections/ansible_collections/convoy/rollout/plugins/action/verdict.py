@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import (
@@ -15,10 +15,12 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action i
     ControllerAction,
     Result,
 )
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Denied, Verdict, Wait
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Answer, Denied, Verdict, Wait
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger
 from ansible_collections.convoy.rollout.plugins.plugin_utils.run import this_run
+
+ASK_EVERY = 1.0  # seconds
 
 
 class ActionModule(ControllerAction):
@@ -35,11 +37,18 @@ class ActionModule(ControllerAction):
         """Record the verdict; a pass that comes before the end of the bake time waits for it."""
         rollouts = Rollouts(Ledger(arguments["ledger_url"], str(this_run())), arguments["stream"])
         verdict = Verdict(arguments["verdict"])
-        while True:
-            answer = rollouts.judge(arguments["rollout"], arguments["token"], verdict, arguments["why"])
-            if not isinstance(answer, Wait) or answer.until is None:
-                break
-            time.sleep(max(0.05, answer.until - time.time()))
+        answer = tell(lambda: rollouts.judge(arguments["rollout"], arguments["token"], verdict, arguments["why"]))
         why = f": {arguments['why']}" if arguments["why"] else ""
         lines = [f"gate: {verdict}{why}"]
         return {"changed": False, "recorded": not isinstance(answer, Denied), "convoy": {"lines": lines}}
+
+
+def tell(
+    judge: Callable[[], Answer], clock: Callable[[], float] = time.time, sleep: Callable[[float], None] = time.sleep
+) -> Answer:
+    """Record a verdict as soon as it is taken. The ledger's clock need not be this one's: it is asked anew."""
+    while True:
+        answer = judge()
+        if not isinstance(answer, Wait) or answer.until is None:
+            return answer
+        sleep(min(ASK_EVERY, max(0.05, answer.until - clock())))

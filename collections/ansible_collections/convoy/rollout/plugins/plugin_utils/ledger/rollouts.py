@@ -298,7 +298,7 @@ class Rollouts:
         with self._ledger.transaction(self.stream) as tx:
             data = {"kind": kind, "version": version, "reason": error.reason, "why": storable(str(error))}
             tx.append(NO_ROLLOUT, [Event("refused", tx.now, data=data)])
-            tx.finish(seen_at=tx.row.seen_at)
+            tx.finish(seen_at=tx.row.seen_at, clock_at=tx.row.clock_at)
 
     def in_the_way(self, run: Run, dead: Callable[[Run], bool | None], patience: float) -> Blocker | None:
         """The rollout that a living run holds open; None where the way is free. Arguments are as those of ``open``."""

@@ -6,7 +6,15 @@
 
 from __future__ import annotations
 
-VERSION = 1
+VERSION = 2
+
+# What brings the tables of an older version to the next one.
+CHANGES = {
+    1: (
+        "ALTER TABLE convoy_streams ADD COLUMN clock_at FLOAT NOT NULL DEFAULT 0",
+        "UPDATE convoy_streams SET clock_at = seen_at",
+    ),
+}
 
 try:
     from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
@@ -27,7 +35,8 @@ else:
         Column("token", BigInteger, nullable=False),
         Column("rollout", String(64)),  # the rollout that is open
         Column("holder", Text),  # the run that holds the token, as JSON
-        Column("seen_at", Float, nullable=False),  # when that run was last heard of
+        Column("seen_at", Float, nullable=False),  # when that run was last heard of, by the ledger's time
+        Column("clock_at", Float, nullable=False),  # what the clock said then
     )
 
     events = Table(

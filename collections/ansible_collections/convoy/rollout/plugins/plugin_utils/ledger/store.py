@@ -52,9 +52,10 @@ if schema.INSTALLED:
     from sqlalchemy.pool import NullPool
 
     _STREAMS, _ROLLOUTS, _HOSTS = schema.streams, schema.rollouts, schema.hosts
+    _OF_STREAM = ("head", "head_hash", "token", "rollout", "holder", "seen_at", "clock_at")
     _READ = (
         select(
-            *(_STREAMS.c[name] for name in ("head", "head_hash", "token", "rollout", "holder", "seen_at")),
+            *(_STREAMS.c[name] for name in _OF_STREAM),
             *(_ROLLOUTS.c[name] for name in ("rules", "state", "digest")),
             *(_HOSTS.c[name] for name in ("position", "phase", "zone", "status")),
         )
@@ -72,7 +73,7 @@ if schema.INSTALLED:
     _UPDATE_STREAM = (
         update(_STREAMS)
         .where(_STREAMS.c.name == bindparam("stream_name"))
-        .values({name: bindparam(name) for name in ("head", "head_hash", "token", "rollout", "holder", "seen_at")})
+        .values({name: bindparam(name) for name in _OF_STREAM})
     )
     _LOCK = text(
         "SELECT set_config('lock_timeout', :limit, true), "
@@ -108,6 +109,7 @@ class Read(NamedTuple):
     rollout: str | None
     holder: str | None
     seen_at: float
+    clock_at: float
     rules: str | None = None
     state: str | None = None
     digest: str | None = None
@@ -130,7 +132,8 @@ class Transaction:
         self.stream = stream
         self.actor = actor
         self.row = row
-        self.now = max(now, row.seen_at)  # time never runs backwards in the ledger, whatever a clock does
+        self.now = ledger_time(now, row.seen_at, row.clock_at)
+        self._clock = now
         self.head, self._hash = row.head, row.head_hash
         self.next_to_go: tuple[str, int, int] | None = None
         self.writes: list[Call] = []
@@ -161,8 +164,18 @@ class Transaction:
     def finish(self, **columns: Any) -> None:
         """Write the stream's row: the head of the chain, that the holder was heard of, and ``columns``."""
         kept = {"token": self.row.token, "rollout": self.row.rollout, "holder": self.row.holder}
-        head = {"stream_name": self.stream, "head": self.head, "head_hash": self._hash, "seen_at": self.now}
-        self.write(_UPDATE_STREAM, {**kept, **head, **columns})
+        head = {"stream_name": self.stream, "head": self.head, "head_hash": self._hash}
+        heard = {"seen_at": self.now, "clock_at": self._clock}
+        self.write(_UPDATE_STREAM, {**kept, **head, **heard, **columns})
+
+
+def ledger_time(clock: float, seen_at: float, clock_at: float) -> float:
+    """The time in the ledger, which was ``seen_at`` when the clock said ``clock_at``; all in epoch seconds.
+
+    Whatever a clock does, time never runs backwards here, nor does it stand still, with leases and bake times that
+    never end: behind a clock that was set back it goes on at half the speed, until the clock has caught up.
+    """
+    return clock if clock >= seen_at else seen_at + max(0.0, clock - clock_at) / 2
 
 
 class Ledger:
@@ -178,7 +191,10 @@ class Ledger:
         weakref.finalize(self, self._kept.close)
 
     def prepare(self) -> None:
-        """Create the tables where they are missing. Raises LedgerError if they are of another version."""
+        """Create the tables where they are missing, and bring those of an older version up to date.
+
+        Raises LedgerError if they are of a version that is not known here.
+        """
         with _told(self._engine), self._engine.begin() as connection:
             if not self.sqlite:
                 connection.execute(_LOCK, _lock_values(schema.ledger_version.name))
@@ -186,6 +202,11 @@ class Ledger:
                 schema.metadata.create_all(connection)
                 connection.execute(insert(schema.ledger_version).values(version=schema.VERSION))
             version = connection.scalar(select(schema.ledger_version.c.version))
+            while version in schema.CHANGES:
+                for change in schema.CHANGES[version]:
+                    connection.execute(text(change))
+                version += 1
+                connection.execute(update(schema.ledger_version).values(version=version))
         self._refuse_other(version)
 
     def close(self) -> None:
@@ -201,6 +222,11 @@ class Ledger:
         self._refuse_other(version)
 
     def _refuse_other(self, version: int | None) -> None:
+        if version in schema.CHANGES:
+            raise LedgerError(
+                f"the ledger {self._engine.url!r} has schema version {version}: the next deployment, or a check of it "
+                f"with --check, brings it to version {schema.VERSION}. Nothing is read until then"
+            )
         if version != schema.VERSION:
             raise LedgerError(
                 f"the ledger {self._engine.url!r} has schema version {version}, this collection writes version "
@@ -300,7 +326,7 @@ class Ledger:
         names = {"stream_name": stream, "rollout_id": rollout, "host_name": host}
         rows = session.begin((_LOCK, [_lock_values(stream)]), (query, [names]))
         if not rows:
-            first = {"name": stream, "head": 0, "head_hash": GENESIS, "token": 0, "seen_at": 0.0}
+            first = {"name": stream, "head": 0, "head_hash": GENESIS, "token": 0, "seen_at": 0.0, "clock_at": 0.0}
             session.rows(_INSERT_STREAM, {**first, "rollout": None, "holder": None})
             rows = session.rows(query, names)
         return Read(*rows[0])

@@ -131,6 +131,14 @@ def test_time_never_runs_backwards(ledger: Ledger, clock: Clock) -> None:
     assert [entry.at for entry in ledger.entries(STREAM)] == [1000.0, 1000.0, 1001.0]
 
 
+def test_time_does_not_stand_still_behind_a_clock_that_was_set_back(ledger: Ledger, clock: Clock) -> None:
+    write(ledger, "opened")
+    for step in (-500, 10, 10, 2000):
+        clock.now += step
+        write(ledger, "paused")
+    assert [entry.at for entry in ledger.entries(STREAM)] == [1000.0, 1000.0, 1005.0, 1010.0, 2520.0]
+
+
 def test_who_reads_sees_one_moment(ledger: Ledger) -> None:
     write(ledger, "opened")
     with ledger.reading() as connection:
@@ -182,9 +190,22 @@ def test_tampering_is_found_and_named(ledger: Ledger, path: Path, tampering: str
     assert str(refusal.value).endswith("Nothing is deployed until it is restored")
 
 
+def test_a_ledger_of_an_older_version_is_brought_up_to_date(path: Path, ledger: Ledger) -> None:
+    write(ledger, "opened")
+    sql(path, "ALTER TABLE convoy_streams DROP COLUMN clock_at", "UPDATE convoy_ledger SET version = 1")
+    with pytest.raises(LedgerError, match="has schema version 1: the next deployment, or a check"):
+        Ledger(f"sqlite:///{path}", "root", reads_only=True).expect()
+    newer = Ledger(f"sqlite:///{path}", "root", lambda: 1010.0)
+    newer.prepare()
+    newer.prepare()
+    write(newer, "paused")
+    assert [entry.at for entry in newer.entries(STREAM)] == [1000.0, 1010.0]
+    newer.verify(STREAM)
+
+
 def test_a_ledger_of_another_version_is_left_alone(path: Path, ledger: Ledger) -> None:
     sql(path, "UPDATE convoy_ledger SET version = 7", "DROP TABLE convoy_hosts")
-    with pytest.raises(LedgerError, match="has schema version 7, this collection writes version 1: use the collection"):
+    with pytest.raises(LedgerError, match="has schema version 7, this collection writes version 2: use the collection"):
         ledger.prepare()
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT * FROM sqlite_master WHERE name = 'convoy_hosts'").fetchall() == []
@@ -276,7 +297,7 @@ def test_who_only_reads_cannot_write(ledger: Ledger, path: Path) -> None:
 
 def test_a_ledger_of_another_version_is_not_read(path: Path, ledger: Ledger) -> None:
     sql(path, "UPDATE convoy_ledger SET version = 7")
-    with pytest.raises(LedgerError, match="has schema version 7, this collection writes version 1"):
+    with pytest.raises(LedgerError, match="has schema version 7, this collection writes version 2"):
         Ledger(f"sqlite:///{path}", "root", reads_only=True).expect()
 
 
