@@ -376,9 +376,9 @@ class Environment:
         return {row.name: row.status.value for row in self.view().hosts}
 
     @contextmanager
-    def watched(self) -> Iterator[Watched]:
-        """Ask the service 100 times a second, and HAProxy 20 times for its servers, meanwhile."""
-        with Watch(self.fleet.address("lb1")) as watch:
+    def watched(self, a_second: int = 100) -> Iterator[Watched]:
+        """Ask the service so many times a second, and HAProxy 20 times for its servers, meanwhile."""
+        with Watch(self.fleet.address("lb1"), 1 / a_second) as watch:
             yield watch.watched
 
     # bringing the fleet where a test needs it

@@ -11,7 +11,6 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-ASK_EVERY = 0.01
 LOOK_EVERY = 0.05
 PATIENCE = 15.0  # seconds for an answer
 AT_ONCE = 500  # requests under way, at most
@@ -67,8 +66,9 @@ class Watched:
 class Watch:
     """Asks, in a thread of its own, from ``with`` to its end."""
 
-    def __init__(self, balancer: str) -> None:
+    def __init__(self, balancer: str, ask_every: float) -> None:
         self.watched = Watched()
+        self._ask_every = ask_every
         self._balancer = balancer
         self._over = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._watch()))
@@ -87,7 +87,7 @@ class Watch:
         self.watched.seconds = time.monotonic() - began
 
     async def _ask(self) -> None:
-        """A new connection every hundredth of a second, whether the ones before were answered or not."""
+        """A new connection every so often, whether the ones before were answered or not."""
         room, asked = asyncio.Semaphore(AT_ONCE), set()
         due = time.monotonic()
         while not self._over.is_set():
@@ -95,7 +95,7 @@ class Watch:
             task = asyncio.create_task(self._ask_once())
             asked.add(task)
             task.add_done_callback(lambda done: (asked.discard(done), room.release()))
-            due += ASK_EVERY
+            due += self._ask_every
             await asyncio.sleep(max(0.0, due - time.monotonic()))
         await asyncio.gather(*asked)
 

@@ -31,7 +31,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         """The filters by name."""
         functions = (
-            road.steps, road.may_go_on, road.outcome, road.undo, road.serves_old, road.way_back, road.watch_rounds,
+            road.steps, road.may_go_on, road.outcome, road.undo, road.serves_old, road.way_back, road.sample,
             road.watch_verdict, road.membership,
         )  # fmt: skip
         return {function.__name__: _filter(function) for function in functions}

@@ -53,6 +53,7 @@ __all__ = [
     "once",
     "run",
     "validate",
+    "watch",
 ]
 
 KEPT_FIRST = 5
@@ -309,6 +310,30 @@ def once(gate: Gate, clock: Clock, look: Look = look_at) -> GateResult:
     if record.failure is not None:
         return record.result("fail", f"probe {record.failure.probe} {record.failure.detail}", elapsed)
     return record.result("pass", f"{_all(gate)} healthy", elapsed)
+
+
+def watch(gate: Gate, seconds: float, clock: Clock, look: Look = look_at) -> GateResult:
+    """Ask again and again for `seconds`, at least once: pass when no round was unhealthy. The first one ends it."""
+    record = _Record()
+    if not gate.probes:
+        return record.result("inconclusive", _NOTHING_ASKED, 0.0)
+    began = clock.now()
+    longest = max(probe.timeout for probe in gate.probes)
+    rounds = 0
+    while True:
+        started = clock.now() - began
+        outcomes = look(gate.probes, longest)
+        record.add_round(started, outcomes)
+        rounds += 1
+        now = clock.now() - began
+        if not all(outcome.usable for outcome in outcomes):
+            return record.result("error", _unusable(outcomes), now)
+        if record.failure is not None:
+            return record.result("fail", f"probe {record.failure.probe} {record.failure.detail}", now)
+        next_at = max(started + gate.interval, now)
+        if next_at >= seconds:
+            return record.result("pass", f"{_all(gate)} healthy in {rounds} rounds", now)
+        clock.sleep(next_at - now)
 
 
 # --- the words -------------------------------------------------------------------------------------------------

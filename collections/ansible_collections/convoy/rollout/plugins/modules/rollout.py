@@ -141,6 +141,23 @@ options:
     description: The gate of the component, to see that its times fit those of the rollout.
     type: dict
     default: {}
+  gates:
+    description: The metric gates that phases name, to see that they can be used.
+    type: dict
+    default: {}
+  gate_options:
+    description: What all metric gates have in common.
+    type: dict
+    default: {}
+  balancers:
+    description: The hosts of HAProxy whose counters gates without a source of their own read.
+    type: list
+    elements: str
+    default: []
+  backend:
+    description: The backend there.
+    type: str
+    default: ''
   when_busy:
     description:
       - What O(state=checked) does while another run holds a rollout of the component open. V(reject) fails. V(queue)

@@ -27,6 +27,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec im
     refuse_disordered,
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import Depot
+from ansible_collections.convoy.rollout.plugins.plugin_utils.gates import Balancers, check_gates
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import LedgerError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.policy import refuse_when_frozen
 from ansible_collections.convoy.rollout.plugins.plugin_utils.road import site_files
@@ -50,6 +51,9 @@ def check(asked: Mapping[str, Any], forks: int, now: float) -> dict[str, Any]:
     _refuse_missing_files(site_files(asked["hooks"], asked["traffic_adapter"], asked["traffic_tasks"]))
     spec = spec_of(asked)
     _refuse_disordered_deadlines(asked["gate"], spec)
+    check_gates(
+        asked["gates"], asked["gate_options"], spec.phases, Balancers(tuple(asked["balancers"]), asked["backend"])
+    )
     if not asked["hosts"]:
         raise SpecError("rollout_target: no host matches: check the group's name and the inventory given with -i")
     checked = {key: asked[key] for key in PASSED_ON}

@@ -126,8 +126,11 @@ def test_a_name_may_be_a_number() -> None:
         ([{"name": "canary"}], "rollout_phases[0]: 'size' is missing"),
         ([FLEET | {"sise": 1}], "rollout_phases[0]: unknown key 'sise': did you mean 'size'?"),
         ([FLEET | {"max_unavailible": 1}], "unknown key 'max_unavailible': did you mean 'max_unavailable'?"),
-        ([FLEET | {"x": 1}], "unknown key 'x': known are approval, bake, max_unavailable, max_unavailable_per_zone,"),
+        ([FLEET | {"x": 1}], "unknown key 'x': known are approval, bake, gates, max_unavailable, max_unava"),
         ([FLEET | {1: 1}], "unknown key 1: known are"),
+        ([FLEET | {"gates": "errors"}], "rollout_phases[0].gates: 'errors' is no list of gates"),
+        ([FLEET | {"gates": ["errors", "errors"]}], "rollout_phases[0].gates: errors, errors: a gate is named twice"),
+        ([FLEET | {"gates": [None]}], "rollout_phases[0].gates[0]: None is no name"),
         ([FLEET | {"name": ""}], "rollout_phases[0].name: '' is no name"),
         ([FLEET | {"name": None}], "rollout_phases[0].name: None is no name"),
         ([FLEET | {"name": True}], "rollout_phases[0].name: True is no name"),
@@ -199,3 +202,8 @@ def test_what_is_no_flag_is_refused(value: Any) -> None:
 def test_the_nearest_word_or_all_of_them() -> None:
     assert nearest("nmae", ["size", "name"]) == "did you mean 'name'?"
     assert nearest("zzz", ["size", "name"]) == "known are name, size"
+
+
+def test_the_gates_of_a_phase_keep_their_order() -> None:
+    phases = parse_phases([{"name": "canary", "size": 1, "gates": ["latency", "errors"]}, FLEET], 1)
+    assert [phase.gates for phase in phases] == [("latency", "errors"), ()]

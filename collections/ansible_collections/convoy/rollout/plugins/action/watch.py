@@ -1,0 +1,151 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Watch hosts and metrics at the same time.
+
+Ansible makes one connection a task and item. So the task is a loop, delegated to each host in turn, in which an item
+only enlists the connection that was made for it; the last one asks all of them at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
+
+from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
+from ansible_collections.convoy.rollout.plugins.plugin_utils.analysis import watch as metrics_watch
+from ansible_collections.convoy.rollout.plugins.plugin_utils.analysis.config import MetricGate
+from ansible_collections.convoy.rollout.plugins.plugin_utils.analysis.fetching import fetcher
+from ansible_collections.convoy.rollout.plugins.plugin_utils.analysis.sources import Answer, Answers, Request
+from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import ControllerAction, Result
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Verdict
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError
+from ansible_collections.convoy.rollout.plugins.plugin_utils.gates import Balancers, asked_of, left_out
+from ansible_collections.convoy.rollout.plugins.plugin_utils.watching import Outcome, Said, watch
+
+
+@dataclass(frozen=True)
+class Enlisted:
+    """A host that is ready to be asked, with what it is asked."""
+
+    action: ActionModule
+    arguments: Mapping[str, Any]
+    task_vars: dict[str, Any]
+
+    def call(self, module: str, **arguments: Any) -> Result:
+        """Run a module on it."""
+        result: Result = self.action._execute_module(
+            module_name=f"convoy.rollout.{module}", module_args=arguments, task_vars=self.task_vars
+        )
+        return result
+
+
+ENLISTED: dict[str, Enlisted] = {}  # of the loop that is running: each has a process of its own
+
+
+class ActionModule(ControllerAction):
+    """``convoy.rollout.watch``"""
+
+    SPEC: ClassVar[Mapping[str, Any]] = {
+        "host": {"type": "str", "required": True},
+        "hosts": {"type": "list", "elements": "str", "required": True},
+        "balancers": {"type": "list", "elements": "str", "default": []},
+        "probes": {"type": "list", "elements": "dict", "default": []},
+        "version": {"type": "str"},
+        "gate": {"type": "dict", "default": {}},
+        "seconds": {"type": "float"},
+        "until": {"type": "float"},
+        "gates": {"type": "dict", "default": {}},
+        "ask": {"type": "list", "elements": "str"},
+        "sides": {"type": "dict", "default": {}},
+        "names": {"type": "dict", "default": {}},
+        "options": {"type": "dict", "default": {}},
+        "socket": {"type": "path", "default": "/run/haproxy/admin.sock"},
+        "backend": {"type": "str", "default": ""},
+        "summary": {"type": "bool", "default": False},
+    }
+
+    def perform(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Result:
+        """Enlist the host. The last one begins the watch; it fails unless the verdict is pass."""
+        host, wanted = arguments["host"], [*arguments["hosts"], *arguments["balancers"]]
+        if host not in wanted:
+            raise SpecError(f"host: {host!r} is none of those that are to be watched: {', '.join(wanted) or 'none'}")
+        if host == wanted[0]:
+            ENLISTED.clear()
+        ENLISTED[host] = Enlisted(self, arguments, task_vars)
+        if host != wanted[-1]:
+            return {"changed": False, "enlisted": True}
+        outcome, warnings = _watch(arguments)
+        failure = {} if outcome.verdict is Verdict.PASS else {"failed": True, "msg": outcome.why}
+        told = {"convoy": {"summary": outcome.lines()}} if arguments["summary"] else {}
+        return {"changed": False, "warnings": warnings, **outcome.as_dict(), **failure, **told}
+
+
+def _watch(arguments: Mapping[str, Any]) -> tuple[Outcome, list[str]]:
+    """The outcome, and what a person should know of it."""
+    seconds = arguments["seconds"] or 0.0
+    if arguments["until"] is not None:
+        seconds = max(0.0, arguments["until"] - time.time())
+    balancers = Balancers(tuple(arguments["balancers"]), arguments["backend"])
+    try:
+        gate = asked_of(arguments, seconds, balancers)
+        without = left_out(arguments, balancers)
+    except SpecError as error:
+        return Outcome(Verdict.ERROR, str(error), {}, None, 0.0), []
+    hosts = {host: partial(_ask, ENLISTED[host]) for host in arguments["hosts"]}
+    judge = partial(_run, gate, arguments) if gate else None
+    warnings = [f"the gate {name} compares hosts, and there is no baseline: it was left out" for name in without]
+    return watch(hosts, judge, seconds, Clock()), warnings
+
+
+def _run(gate: MetricGate, arguments: Mapping[str, Any], clock: Clock) -> metrics_watch.GateOutcome:
+    options = arguments["options"]
+    over_http = fetcher(float(options.get("timeout", 10.0)), options.get("ca_path"))
+
+    def fetch(requests: Sequence[Request]) -> Answers:
+        own = {request: name for request in requests if (name := Balancers.named(request.url))}
+        counters = {request: _statistics(ENLISTED[name], arguments) for request, name in own.items()}
+        return {**counters, **over_http([request for request in requests if request not in own])}
+
+    return metrics_watch.run(gate, clock, fetch)
+
+
+def _ask(enlisted: Enlisted, seconds: float) -> Said:
+    """Watch a host for so many seconds."""
+    given = enlisted.arguments
+    try:
+        result = enlisted.call(
+            "health_gate", probes=given["probes"], version=given["version"], gate=given["gate"], watch=seconds
+        )
+    except AnsibleConnectionFailure as error:
+        return Said(Verdict.FAIL, f"it cannot be reached: {_first_line(error)}")
+    except AnsibleError as error:
+        return Said(Verdict.ERROR, _first_line(error))
+    if result.get("unreachable"):
+        return Said(Verdict.FAIL, f"it cannot be reached: {_first_line(result.get('msg'))}")
+    if "verdict" not in result:
+        return Said(Verdict.ERROR, _first_line(result.get("msg")))
+    return Said(Verdict(result["verdict"]), result["message"], {"attempts": result["attempts"]})
+
+
+def _statistics(enlisted: Enlisted, arguments: Mapping[str, Any]) -> Answer:
+    """The counters of a load balancer, through its runtime socket."""
+    try:
+        result = enlisted.call(
+            "haproxy_info", socket=arguments["socket"], backend=arguments["backend"], statistics=True
+        )
+    except AnsibleError as error:
+        return Answer(error=f"cannot be asked: {_first_line(error)}")
+    if result.get("failed") or result.get("unreachable"):
+        return Answer(error=f"cannot be asked: {_first_line(result.get('msg'))}")
+    return Answer(result["statistics"])
+
+
+def _first_line(trouble: object) -> str:
+    return (str(trouble or "").strip() or "no message was given").splitlines()[0]
