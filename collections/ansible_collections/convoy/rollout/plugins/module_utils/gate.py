@@ -19,16 +19,19 @@ from typing import Any, Callable, Mapping, NamedTuple, Sequence
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import GateError
 from ansible_collections.convoy.rollout.plugins.module_utils.observers import silence
+from ansible_collections.convoy.rollout.plugins.module_utils.probe_rules import (
+    Field,
+    is_count,
+    is_number,
+    is_positive,
+)
 from ansible_collections.convoy.rollout.plugins.module_utils.probes import (
     KINDS,
-    Field,
     Outcome,
     Probe,
     check,
     check_keys,
     check_values,
-    is_count,
-    is_number,
     parse,
 )
 
@@ -96,18 +99,14 @@ class GateResult(NamedTuple):
 # --- validation ------------------------------------------------------------------------------------------------
 
 
-def _is_positive(value: Any) -> bool:
-    return is_number(value) and bool(value > 0)
-
-
 _OPTIONS: Mapping[str, Field] = {
-    "interval": Field("a number of seconds above 0", _is_positive, default=0.5),
-    "timeout": Field("a number of seconds above 0", _is_positive, default=2.0),
+    "interval": Field("a number of seconds above 0", is_positive, default=0.5),
+    "timeout": Field("a number of seconds above 0", is_positive, default=2.0),
     "successes": Field("a count of at least 1", lambda value: is_count(value) and value >= 1, default=2),
     "min_healthy_time": Field(
         "a number of seconds, 0 or more", lambda value: is_number(value) and value >= 0, default=0.0
     ),
-    "deadline": Field("a number of seconds above 0", _is_positive, default=30.0),
+    "deadline": Field("a number of seconds above 0", is_positive, default=30.0),
 }
 
 
@@ -404,6 +403,24 @@ def arguments() -> dict[str, Any]:
                 "restarts": {"type": "int"},
                 "key": {"type": "str", "no_log": False},
                 "expect": {"type": "str"},
+                "json": {"type": "dict"},
+                "answer_headers": {"type": "dict"},
+                "within": number,
+                "follow": {"type": "int"},
+                "path": {"type": "str"},
+                "free_mb": number,
+                "free_percent": number,
+                "most": number,
+                "addresses": {"type": "list", "elements": "str"},
+                "server_name": {"type": "str"},
+                "days": number,
+                "ca_path": {"type": "str"},
+                "pattern": {"type": "str"},
+                "since": number,
+                "cwd": {"type": "str"},
+                "running_for": number,
+                "backend": {"type": "str"},
+                "server": {"type": "str"},
             },
         },
         "gate": {
