@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,12 +18,14 @@ LOAD = 200  # requests a second
 CANARY = [{"name": "canary", "size": 1, "bake": BAKE, "gates": ["errors"]}, {"name": "fleet", "size": "100%"}]
 
 
-@pytest.fixture
-def with_errors(on_1_0_0: Environment) -> Environment:
+@pytest.fixture(scope="module")
+def with_errors(environment: Environment) -> Iterator[Environment]:
     """The whole fleet on 1.0.0, which makes errors now and then."""
-    ended = on_1_0_0.deploy("1.0.0", rollout_phases=ALL_AT_ONCE, hello_settings={"error_rate": USUAL})
+    environment.wipe()
+    ended = environment.deploy("1.0.0", rollout_phases=ALL_AT_ONCE, hello_settings={"error_rate": USUAL})
     assert ended.rc == 0, ended.said
-    return on_1_0_0
+    yield environment
+    environment.wipe()
 
 
 def deploy_under_load(environment: Environment, rate: float, **variables: Any) -> tuple[Ended, float]:
@@ -48,3 +51,27 @@ def test_a_canary_with_more_errors_turns_back_by_the_load_balancer_s_counters_al
     environment = with_errors
     ended, seconds = deploy_under_load(environment, BAD, rollout_gates={"errors": {}})
     assert_turned_back(environment, ended, seconds)
+
+
+def test_a_component_is_asked_without_a_deployment(with_errors: Environment) -> None:
+    environment = with_errors
+    gates = {"errors": {}, "few errors": {"success": "< 0.02"}}
+    with environment.watched():
+        ended = environment.run("gate.yml", rollout_gates=gates, rollout_gate_options={"interval": 1})
+    assert ended.rc == 0, ended.said
+    rows = [line.split() for line in ended.summary.splitlines() if line]
+    assert [row[0] for row in rows[:-1]] == [*environment.hosts, "few"]
+    assert all("pass" in row for row in rows[:-1])
+    assert "pass: 8 hosts healthy for" in ended.summary
+    assert "the gate errors compares hosts, and there is no baseline" in " ".join(ended.said.split())
+
+
+def test_its_exit_code_says_when_a_host_is_ill(with_errors: Environment) -> None:
+    environment = with_errors
+    environment.on_each("systemctl stop hello.service", ["app2"])
+    try:
+        ended = environment.run("gate.yml", rollout_gate_seconds=30)
+    finally:
+        environment.on_each("systemctl start hello.service", ["app2"])
+    assert ended.rc == 2
+    assert "fail: app2: probe unit (systemd hello.service) is inactive" in ended.summary

@@ -13,9 +13,11 @@ from typing import Any, ClassVar
 
 from ansible.utils.display import Display
 
-from ansible_collections.convoy.rollout.plugins.plugin_utils import closing, fleet, opening
+from ansible_collections.convoy.rollout.plugins.plugin_utils import alerts, closing, fleet, opening
+from ansible_collections.convoy.rollout.plugins.plugin_utils.analysis import fetching
 from ansible_collections.convoy.rollout.plugins.plugin_utils.checking import check, spec_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import ControllerAction, Result
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import parse_seconds
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger
 from ansible_collections.convoy.rollout.plugins.plugin_utils.run import dead, this_run
@@ -54,6 +56,10 @@ class ActionModule(ControllerAction):
         "zone_order": {"type": "str", "default": "inventory"},
         "on_failure": {"type": "str", "default": "turn_back"},
         "when_unreachable": {"type": "str", "default": "fail"},
+        "when_unhealthy": {"type": "str", "default": "go_first"},
+        "min_up": {"type": "int", "default": 0},
+        "members_up": {"type": "int"},
+        "alertmanager": {"type": "dict", "default": {}},
         "progress_deadline": {"type": "raw", "default": 0},
         "gate": {"type": "dict", "default": {}},
         "gates": {"type": "dict", "default": {}},
@@ -114,6 +120,8 @@ class ActionModule(ControllerAction):
             if not arguments["hosts"]:
                 return opening.nothing_deferred(arguments)
         checked = check(arguments, forks, time.time())
+        if arguments["kind"] != "rollback":
+            _refuse_when_firing(arguments["alertmanager"])
         if self.check_mode:
             return checked
         policy = WhenBusy(arguments["when_busy"])
@@ -134,13 +142,22 @@ class ActionModule(ControllerAction):
         version = f" -e component_version={checked['version']}" if checked["version"] else ""
         retry = _playbook(f"{checked['kind']}.yml", task_vars) + version
         rollouts = self._rollouts(arguments, checked["stream"])
-        return opening.open_rollout(rollouts, checked, readings, retry, dry=self.check_mode)
+        return opening.open_rollout(rollouts, checked, readings, retry, self.check_mode, arguments["members_up"])
 
     @staticmethod
     def _rollouts(arguments: Mapping[str, Any], stream: str) -> Rollouts:
         ledger = Ledger(arguments["ledger_url"], str(this_run()))
         ledger.prepare()
         return Rollouts(ledger, stream)
+
+
+def _refuse_when_firing(alertmanager: Mapping[str, Any]) -> None:
+    """Ask Alertmanager, where one is configured."""
+    request = alerts.request_of(alertmanager)
+    if request is not None:
+        timeout = parse_seconds(f"{alerts.FIELD}.timeout", alertmanager.get("timeout", 10.0), least=0.1)
+        fetch = fetching.fetcher(timeout, alertmanager.get("ca_path"))
+        alerts.refuse_when_firing(request, fetch([request])[request])
 
 
 def _patience(seconds: float) -> Patience:

@@ -5,19 +5,7 @@
 
 from __future__ import annotations
 
-
-class ModuleDocFragment:
-    """Documents what module_utils/gate.py's arguments() adds to an argument spec."""
-
-    DOCUMENTATION = r"""
-options:
-  probes:
-    description:
-      - What is asked to find out whether the component is healthy. All probes of a round are asked at the same time.
-      - A gate without probes has the verdict V(inconclusive), which is not a pass.
-    type: list
-    elements: dict
-    suboptions:
+_PROBE = r"""
       kind:
         description:
           - V(http) asks O(probes[].url) once, without following redirects unless O(probes[].follow) says so, and wants
@@ -160,6 +148,24 @@ options:
       expect:
         description: For the kind V(version), the version that is expected. Put it in quotes.
         type: str
+"""
+
+
+class ModuleDocFragment:
+    """Documents what module_utils/gate.py's arguments() adds to an argument spec."""
+
+    DOCUMENTATION = (
+        r"""
+options:
+  probes:
+    description:
+      - What is asked to find out whether the component is healthy. All probes of a round are asked at the same time.
+      - A gate without probes has the verdict V(inconclusive), which is not a pass.
+    type: list
+    elements: dict
+    suboptions:"""
+        + _PROBE
+        + r"""
   gate:
     description:
       - How often and for how long the probes are asked. All times are in seconds.
@@ -185,3 +191,14 @@ options:
             default V(30).
         type: float
 """
+    )
+
+    # What a component needs of others: probes as well.
+    DEPENDENCIES = r"""
+options:
+  dependencies:
+    description:
+      - What the host needs of others, asked once as O(probes) are, whether or not a release is active.
+    type: list
+    elements: dict
+    suboptions:""" + _PROBE.replace("O(probes[].", "O(dependencies[].").replace("O(gate.timeout)", "V(2)")

@@ -33,5 +33,6 @@ class FilterModule:
         functions = (
             road.steps, road.may_go_on, road.outcome, road.undo, road.serves_old, road.way_back, road.sample,
             road.watch_verdict, road.membership,
+            road.members_up,
         )  # fmt: skip
         return {function.__name__: _filter(function) for function in functions}

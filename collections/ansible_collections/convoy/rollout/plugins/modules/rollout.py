@@ -133,6 +133,25 @@ options:
     description: What a host that cannot be reached before it is touched counts as, V(fail) or V(defer).
     type: str
     default: fail
+  when_unhealthy:
+    description:
+      - What becomes of a host that is not healthy before it is touched. It may V(go_first) in its phase, be left out
+        (V(skip)), or let nothing be deployed (V(fail)).
+    type: str
+    default: go_first
+  min_up:
+    description: How many other servers must be up for a host to be drained, as the load balancer will see to it.
+    type: int
+    default: 0
+  members_up:
+    description: How many servers the load balancer has up, for O(state=opened).
+    type: int
+  alertmanager:
+    description:
+      - Where to ask whether an alert fires, in which case nothing is deployed. C(url), C(filters) (matchers such as
+        C(service="hello")), C(headers), C(timeout), C(ca_path).
+    type: dict
+    default: {}
   progress_deadline:
     description: Seconds without a host that succeeds after which the rollout counts as failed; V(0) for never.
     type: raw

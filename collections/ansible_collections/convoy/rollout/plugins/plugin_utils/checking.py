@@ -30,13 +30,14 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import Depot
 from ansible_collections.convoy.rollout.plugins.plugin_utils.gates import Balancers, check_gates
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import LedgerError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.policy import refuse_when_frozen
+from ansible_collections.convoy.rollout.plugins.plugin_utils.preflight import Unhealthy
 from ansible_collections.convoy.rollout.plugins.plugin_utils.road import site_files
 from ansible_collections.convoy.rollout.plugins.plugin_utils.signing import SshVerifier
 
 PASSED_ON = (
     "kind", "environment", "component", "version", "hosts", "phases", "max_unavailable", "failure_budget",
     "turn_back_max_unavailable", "turn_back_scope", "lease", "min_available", "zone_order", "on_failure",
-    "when_unreachable", "progress_deadline", "hooks", "keep",
+    "when_unreachable", "when_unhealthy", "min_up", "progress_deadline", "hooks", "keep",
 )  # fmt: skip
 HEALTHY_DEADLINE = 30.0  # seconds, what a gate has by default
 VARIABLE_OF = {"version": "component_version", "depot": "depot_path", "allowed_signers": "environment_allowed_signers"}
@@ -54,6 +55,7 @@ def check(asked: Mapping[str, Any], forks: int, now: float) -> dict[str, Any]:
     check_gates(
         asked["gates"], asked["gate_options"], spec.phases, Balancers(tuple(asked["balancers"]), asked["backend"])
     )
+    parse_choice("rollout_unhealthy", asked["when_unhealthy"], Unhealthy)
     if not asked["hosts"]:
         raise SpecError("rollout_target: no host matches: check the group's name and the inventory given with -i")
     checked = {key: asked[key] for key in PASSED_ON}

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.convoy.rollout.plugins.plugin_utils import fleet, text
+from ansible_collections.convoy.rollout.plugins.plugin_utils import fleet, preflight, text
 from ansible_collections.convoy.rollout.plugins.plugin_utils.checking import PASSED_ON, spec_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Recorded
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import Plan, make_plan
@@ -20,6 +20,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state i
 from ansible_collections.convoy.rollout.plugins.plugin_utils.fleet import Reading
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Opened, Rollouts, RolloutView
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import LedgerError
+from ansible_collections.convoy.rollout.plugins.plugin_utils.preflight import Unhealthy
 from ansible_collections.convoy.rollout.plugins.plugin_utils.rendering import release_id
 from ansible_collections.convoy.rollout.plugins.plugin_utils.run import dead, this_run, user
 
@@ -30,19 +31,31 @@ RECORDED = (
 
 
 def open_rollout(
-    rollouts: Rollouts, checked: Mapping[str, Any], readings: Sequence[Reading], retry: str, dry: bool
+    rollouts: Rollouts,
+    checked: Mapping[str, Any],
+    readings: Sequence[Reading],
+    retry: str,
+    dry: bool,
+    members_up: int | None = None,
 ) -> dict[str, Any]:
-    """Plan, take the token, record the opening; ``dry`` only plans. Raises ConvoyError before anything is touched."""
+    """Plan, take the token, record the opening; ``dry`` only plans. Raises ConvoyError before anything is touched.
+
+    ``members_up`` servers of the load balancer are up (None: there is none).
+    """
     problems = fleet.objections(readings, checked.get("need_bytes", 0))
     if problems:
         raise fleet.FleetError("nothing was touched: " + "; ".join(problems))
     latest = rollouts.view()
+    left_open = latest is not None and not latest.status.ended
+    left_out: list[str] = []
+    if checked["kind"] != "rollback" and not left_open:
+        policy = Unhealthy(checked["when_unhealthy"])
+        readings, left_out = preflight.admit(readings, policy, checked["min_up"], members_up)
     seen = fleet.targets_of(readings, _target(checked, latest, readings))
     checked = {**checked, "version": checked["version"] or fleet.version_of(readings, seen)}
     plan = make_plan(spec_of(checked), list(seen.values()))
-    left_open = latest is not None and not latest.status.ended
     done = not left_open and all(host.status is HostStatus.CURRENT for host in plan.hosts)
-    warnings = [*fleet.unread(readings), *fleet.skewed(readings)]
+    warnings = [*fleet.unread(readings), *fleet.skewed(readings), *left_out]
     if dry or done:
         summary = _done_summary(plan, checked) if done else _plan_summary(plan, readings, checked)
         return {"changed": False, "warnings": warnings, "idle": True, "order": [], "convoy": {"summary": summary}}

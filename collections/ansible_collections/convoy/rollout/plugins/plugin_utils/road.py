@@ -165,6 +165,12 @@ def watch_verdict(results: Sequence[Mapping[str, Any]], failure: str = "") -> di
     return {"verdict": str(last.get("verdict", "error")), "why": str(last.get("message") or _why(last))}
 
 
+def members_up(answers: Sequence[Mapping[str, Any]]) -> int | None:
+    """How many servers are up, at the load balancer that has the fewest; None without a load balancer."""
+    counts = [sum(server["state"] == "up" for server in answer["servers"].values()) for answer in answers]
+    return min(counts, default=None)
+
+
 def membership(
     answers: Sequence[Mapping[str, Any]], servers: Mapping[str, str], hosts: Sequence[str]
 ) -> dict[str, bool]:

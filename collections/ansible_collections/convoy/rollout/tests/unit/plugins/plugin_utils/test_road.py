@@ -357,3 +357,16 @@ def test_a_host_serves_when_every_load_balancer_that_knows_it_says_so(answers: A
 
 def test_a_host_may_have_another_name_in_the_load_balancer() -> None:
     assert road.membership([balancer(web_1="up")], {"app1": "web_1"}, ["app1"]) == {"app1": True}
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ([], None),
+        ([balancer(app1="up", app2="drained")], 1),
+        ([balancer(app1="up", app2="up"), balancer(app1="up", app2="down")], 1),
+        ([balancer(app1="maint")], 0),
+    ],
+)
+def test_how_many_are_up_where_the_fewest_are(answers: Any, expected: int | None) -> None:
+    assert road.members_up(answers) == expected
