@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
+from ansible_collections.convoy.rollout.plugins.module_utils.evidence import excerpt
 from ansible_collections.convoy.rollout.plugins.plugin_utils.analysis import watch as metrics_watch
 from ansible_collections.convoy.rollout.plugins.plugin_utils.analysis.config import MetricGate
 from ansible_collections.convoy.rollout.plugins.plugin_utils.analysis.fetching import fetcher
@@ -38,10 +39,10 @@ class Enlisted:
     arguments: Mapping[str, Any]
     task_vars: dict[str, Any]
 
-    def call(self, module: str, **arguments: Any) -> Result:
+    def call(self, module: str, arguments: Mapping[str, Any]) -> Result:
         """Run a module on it."""
         result: Result = self.action._execute_module(
-            module_name=f"convoy.rollout.{module}", module_args=arguments, task_vars=self.task_vars
+            module_name=module, module_args=dict(arguments), task_vars=self.task_vars
         )
         return result
 
@@ -57,6 +58,12 @@ class ActionModule(ControllerAction):
         "hosts": {"type": "list", "elements": "str", "required": True},
         "balancers": {"type": "list", "elements": "str", "default": []},
         "probes": {"type": "list", "elements": "dict", "default": []},
+        "modules": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {"module": {"type": "str", "required": True}, "args": {"type": "dict", "default": {}}},
+        },
         "version": {"type": "str"},
         "gate": {"type": "dict", "default": {}},
         "seconds": {"type": "float"},
@@ -117,32 +124,44 @@ def _run(gate: MetricGate, arguments: Mapping[str, Any], clock: Clock) -> metric
 
 
 def _ask(enlisted: Enlisted, seconds: float) -> Said:
-    """Watch a host for so many seconds."""
+    """Watch a host for so many seconds, then run the site's own modules there."""
     given = enlisted.arguments
+    asked = {key: given[key] for key in ("probes", "version", "gate")}
+    result = _called(enlisted, "convoy.rollout.health_gate", {**asked, "watch": seconds})
+    if isinstance(result, Said):
+        return result
+    if "verdict" not in result:
+        return Said(Verdict.ERROR, _first_line(result.get("msg")))
+    said = Said(Verdict(result["verdict"]), result["message"], {"attempts": result["attempts"]})
+    for own in given["modules"] if said.verdict is Verdict.PASS else ():
+        result = _called(enlisted, own["module"], own["args"])
+        if isinstance(result, Said):
+            return result
+        if result.get("failed"):
+            return Said(Verdict.FAIL, f"{own['module']}: {excerpt(_first_line(result.get('msg')))}")
+    return said
+
+
+def _called(enlisted: Enlisted, module: str, arguments: Mapping[str, Any]) -> Result | Said:
+    """The result of a module, or what it means that there is none."""
     try:
-        result = enlisted.call(
-            "health_gate", probes=given["probes"], version=given["version"], gate=given["gate"], watch=seconds
-        )
+        result = enlisted.call(module, arguments)
     except AnsibleConnectionFailure as error:
         return Said(Verdict.FAIL, f"it cannot be reached: {_first_line(error)}")
     except AnsibleError as error:
         return Said(Verdict.ERROR, _first_line(error))
     if result.get("unreachable"):
         return Said(Verdict.FAIL, f"it cannot be reached: {_first_line(result.get('msg'))}")
-    if "verdict" not in result:
-        return Said(Verdict.ERROR, _first_line(result.get("msg")))
-    return Said(Verdict(result["verdict"]), result["message"], {"attempts": result["attempts"]})
+    return result
 
 
 def _statistics(enlisted: Enlisted, arguments: Mapping[str, Any]) -> Answer:
     """The counters of a load balancer, through its runtime socket."""
-    try:
-        result = enlisted.call(
-            "haproxy_info", socket=arguments["socket"], backend=arguments["backend"], statistics=True
-        )
-    except AnsibleError as error:
-        return Answer(error=f"cannot be asked: {_first_line(error)}")
-    if result.get("failed") or result.get("unreachable"):
+    asked = {"socket": arguments["socket"], "backend": arguments["backend"], "statistics": True}
+    result = _called(enlisted, "convoy.rollout.haproxy_info", asked)
+    if isinstance(result, Said):
+        return Answer(error=f"cannot be asked: {result.why}")
+    if result.get("failed"):
         return Answer(error=f"cannot be asked: {_first_line(result.get('msg'))}")
     return Answer(result["statistics"])
 

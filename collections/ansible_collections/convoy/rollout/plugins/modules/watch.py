@@ -39,6 +39,22 @@ options:
     type: list
     elements: dict
     default: []
+  modules:
+    description:
+      - Modules that are run on O(host) each time its probes have passed. One that fails lets the host fail. They run on
+        the host itself, without an action of their own on the controller.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      module:
+        description: The name of the module.
+        type: str
+        required: true
+      args:
+        description: Its options.
+        type: dict
+        default: {}
   version:
     description: The version that a probe of kind V(version) without an C(expect) of its own expects.
     type: str

@@ -275,7 +275,9 @@ def parse_choice(field: str, value: Any, choices: type[Choice]) -> Choice:
     try:
         return choices(str(value))
     except ValueError:
-        raise SpecError(f"{field}: unknown value {value!r}: {nearest(str(value), list(choices))}") from None
+        raise SpecError(
+            f"{field}: unknown value {value!r}: {nearest(str(value), [choice.value for choice in choices])}"
+        ) from None
 
 
 def _parse_name(field: str, value: Any) -> str:

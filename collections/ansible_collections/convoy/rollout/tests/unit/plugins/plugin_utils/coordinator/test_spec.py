@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import (
+    OnFailure,
     PhaseSpec,
     Quantity,
     SpecError,
     nearest,
+    parse_choice,
     parse_flag,
     parse_phases,
     parse_seconds,
@@ -207,3 +209,9 @@ def test_the_nearest_word_or_all_of_them() -> None:
 def test_the_gates_of_a_phase_keep_their_order() -> None:
     phases = parse_phases([{"name": "canary", "size": 1, "gates": ["latency", "errors"]}, FLEET], 1)
     assert [phase.gates for phase in phases] == [("latency", "errors"), ()]
+
+
+def test_a_word_that_is_none_of_the_known_ones_is_told_the_nearest() -> None:
+    with pytest.raises(SpecError) as refused:
+        parse_choice("rollout_on_failure", "turnback", OnFailure)
+    assert str(refused.value) == "rollout_on_failure: unknown value 'turnback': did you mean 'turn_back'?"
