@@ -74,7 +74,7 @@ def test_a_canary_with_more_errors_turns_back_by_what_prometheus_read(
 
 
 def test_a_canary_with_as_many_errors_goes_on(with_errors: Environment) -> None:
-    gates = {"errors": {"acceptable": 0.03}, "no errors": {"success": "== 0", "dry_run": True}}
+    gates = {"errors": {"acceptable": 0.03}, "no errors": {"judge": "threshold", "success": "== 0", "dry_run": True}}
     canary = {**CANARY[0], "bake": 45, "gates": list(gates)}
     fleet = {"name": "two", "size": 2}
     ended = deploy_under_load(
@@ -92,9 +92,15 @@ def test_a_canary_with_as_many_errors_goes_on(with_errors: Environment) -> None:
 
 
 def test_a_component_is_asked_without_a_deployment(with_errors: Environment) -> None:
-    gates = {"errors": {}, "few errors": {"success": "< 0.5"}}
+    gates = {"errors": {}, "few errors": {"judge": "threshold", "success": "< 0.5"}}
+    warm = {"module": "warm_up", "args": {"urls": ["http://127.0.0.1:8080/version"], "within": 10}}
     with with_errors.watched():
-        ended = with_errors.run("gate.yml", rollout_gates=gates, rollout_gate_options={"interval": 1})
+        ended = with_errors.run(
+            "gate.yml",
+            rollout_gates=gates,
+            rollout_gate_options={"interval": 1},
+            component_probe_modules=[warm],
+        )
     assert ended.rc == 0, ended.said
     rows = [line.split() for line in ended.summary.splitlines() if line]
     assert [row[0] for row in rows[:-1]] == [*with_errors.hosts, "few"]
@@ -111,3 +117,10 @@ def test_its_exit_code_says_when_a_host_is_ill(with_errors: Environment) -> None
         with_errors.on_each("systemctl start hello.service", ["app2"])
     assert ended.rc == 2
     assert "fail: app2: probe unit (systemd hello.service) is inactive" in ended.summary
+
+
+def test_a_module_of_the_site_is_a_probe(with_errors: Environment) -> None:
+    cold = {"module": "warm_up", "args": {"urls": ["http://127.0.0.1:1/"], "patience": 0}}
+    ended = with_errors.run("gate.yml", component_probe_modules=[cold], rollout_target="app1")
+    assert ended.rc == 2
+    assert "fail: app1: warm_up: not warm after 0 s and 1 rounds: http://127.0.0.1:1/ did not answer" in ended.summary
