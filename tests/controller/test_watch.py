@@ -47,15 +47,15 @@ def asks(port: int) -> list[dict[str, Any]]:
 
 def test_all_hosts_are_watched_at_the_same_time(site: Site, tmp_path: Path) -> None:
     """Each host's probe waits until all of them are being asked."""
-    hosts = [f"app{n}" for n in range(1, 6)]
+    hosts = [f"app{n}" for n in range(1, 9)]
     site.hosts = dict.fromkeys(hosts, HERE)
     met = tmp_path / "met"
     met.mkdir()
-    wait = f"touch {met}/{{{{ watched }}}}; until [ $(ls {met} | wc -l) = 5 ]; do sleep 0.1; done"
+    wait = f"touch {met}/{{{{ watched }}}}; until [ $(ls {met} | wc -l) = 8 ]; do sleep 0.1; done"
     probe = {"kind": "command", "argv": ["/bin/sh", "-c", wait], "timeout": 90}
     ended, results = watched(site, tmp_path, hosts, probes=[probe], seconds=0.5)
     assert ended.rc == 0, ended.said
-    assert [result.get("enlisted", False) for result in results] == [True] * 4 + [False]
+    assert [result.get("enlisted", False) for result in results] == [True] * 7 + [False]
     assert (results[-1]["verdict"], [one["host"] for one in results[-1]["hosts"]]) == ("pass", hosts)
 
 

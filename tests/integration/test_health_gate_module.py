@@ -97,6 +97,7 @@ def test_what_a_host_says_of_itself(service: Any) -> None:
     ids=["stale process", "other port", "log"],
 )
 def test_what_a_host_says_of_itself_when_it_is_ill(service: Any, probe: dict[str, Any], detail: str) -> None:
+    assert gate(service, PROBES[2:3], successes=1, interval=0.2, timeout=10)["verdict"] == "pass"
     service.shell("app1", f"python3 -c 'import urllib.request as u; u.urlopen(\"{URL}/seen\")'")
     result = gate(service, [{**probe, "unit": f"{UNIT}.service"}], successes=1, interval=0.2, deadline=0.5, timeout=10)
     assert result["verdict"] == "fail"

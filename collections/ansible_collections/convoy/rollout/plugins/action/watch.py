@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 from typing import Any, ClassVar
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
@@ -48,6 +49,7 @@ class Enlisted:
 
 
 ENLISTED: dict[str, Enlisted] = {}  # of the loop that is running: each has a process of its own
+BUILDING = Lock()
 
 
 class ActionModule(ControllerAction):
@@ -77,6 +79,11 @@ class ActionModule(ControllerAction):
         "backend": {"type": "str", "default": ""},
         "summary": {"type": "bool", "default": False},
     }
+
+    def _configure_module(self, *arguments: Any, **options: Any) -> Any:
+        """Build modules one at a time: Ansible reads their imports by ast, which two threads break for each other."""
+        with BUILDING:
+            return super()._configure_module(*arguments, **options)
 
     def perform(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Result:
         """Enlist the host. The last one begins the watch; it fails unless the verdict is pass."""
