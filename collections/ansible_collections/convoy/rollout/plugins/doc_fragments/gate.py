@@ -5,7 +5,21 @@
 
 from __future__ import annotations
 
-_PROBE = r"""
+from typing import ClassVar
+
+
+class ModuleDocFragment:
+    """Documents what module_utils/gate.py's arguments() adds to an argument spec."""
+
+    DOCUMENTATION = r"""
+options:
+  probes:
+    description:
+      - What is asked to find out whether the component is healthy. All probes of a round are asked at the same time.
+      - A gate without probes has the verdict V(inconclusive), which is not a pass.
+    type: list
+    elements: dict
+    suboptions:
       kind:
         description:
           - V(http) asks O(probes[].url) once, without following redirects unless O(probes[].follow) says so, and wants
@@ -148,24 +162,6 @@ _PROBE = r"""
       expect:
         description: For the kind V(version), the version that is expected. Put it in quotes.
         type: str
-"""
-
-
-class ModuleDocFragment:
-    """Documents what module_utils/gate.py's arguments() adds to an argument spec."""
-
-    DOCUMENTATION = (
-        r"""
-options:
-  probes:
-    description:
-      - What is asked to find out whether the component is healthy. All probes of a round are asked at the same time.
-      - A gate without probes has the verdict V(inconclusive), which is not a pass.
-    type: list
-    elements: dict
-    suboptions:"""
-        + _PROBE
-        + r"""
   gate:
     description:
       - How often and for how long the probes are asked. All times are in seconds.
@@ -191,14 +187,18 @@ options:
             default V(30).
         type: float
 """
-    )
+    DEPENDENCIES: ClassVar[str]
 
-    # What a component needs of others: probes as well.
-    DEPENDENCIES = r"""
+
+_KINDS = "      kind:\n" + ModuleDocFragment.DOCUMENTATION.partition("      kind:\n")[2].partition("  gate:\n")[0]
+
+# What a component needs of others: probes as well.
+ModuleDocFragment.DEPENDENCIES = r"""
 options:
   dependencies:
     description:
       - What the host needs of others, asked once as O(probes) are, whether or not a release is active.
     type: list
     elements: dict
-    suboptions:""" + _PROBE.replace("O(probes[].", "O(dependencies[].").replace("O(gate.timeout)", "V(2)")
+    suboptions:
+""" + _KINDS.replace("O(probes[].", "O(dependencies[].").replace("O(gate.timeout)", "V(2)")
