@@ -13,8 +13,7 @@ from typing import Any, ClassVar
 
 from ansible.utils.display import Display
 
-from ansible_collections.convoy.rollout.plugins.plugin_utils import alerts, closing, fleet, opening
-from ansible_collections.convoy.rollout.plugins.plugin_utils.analysis import fetching
+from ansible_collections.convoy.rollout.plugins.plugin_utils import closing, fleet, opening
 from ansible_collections.convoy.rollout.plugins.plugin_utils.checking import check, spec_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import ControllerAction, Result
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import parse_seconds
@@ -152,12 +151,16 @@ class ActionModule(ControllerAction):
 
 
 def _refuse_when_firing(alertmanager: Mapping[str, Any]) -> None:
-    """Ask Alertmanager, where one is configured."""
+    """Ask Alertmanager, where one is configured; only there what is needed for it is imported."""
+    if not alertmanager:
+        return
+    from ansible_collections.convoy.rollout.plugins.plugin_utils import alerts
+    from ansible_collections.convoy.rollout.plugins.plugin_utils.analysis.fetching import fetcher
+
     request = alerts.request_of(alertmanager)
-    if request is not None:
-        timeout = parse_seconds(f"{alerts.FIELD}.timeout", alertmanager.get("timeout", 10.0), least=0.1)
-        fetch = fetching.fetcher(timeout, alertmanager.get("ca_path"))
-        alerts.refuse_when_firing(request, fetch([request])[request])
+    timeout = parse_seconds(f"{alerts.FIELD}.timeout", alertmanager.get("timeout", 10.0), least=0.1)
+    answers = fetcher(timeout, alertmanager.get("ca_path"))([request])
+    alerts.refuse_when_firing(request, answers[request])
 
 
 def _patience(seconds: float) -> Patience:

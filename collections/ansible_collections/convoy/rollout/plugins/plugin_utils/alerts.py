@@ -23,10 +23,8 @@ NEXT = "mend what they tell of or silence them, and run the same command again; 
 TOLD = 5  # alerts that are named, at most
 
 
-def request_of(raw: Mapping[str, Any]) -> Request | None:
-    """What is asked, of alerts that are neither silenced nor inhibited; None where no Alertmanager is configured."""
-    if not raw:
-        return None
+def request_of(raw: Mapping[str, Any]) -> Request:
+    """What is asked: the alerts that are neither silenced nor inhibited. Raises SpecError."""
     options = Options(FIELD, raw, "Alertmanager", KEYS)
     url = options.text("url").rstrip("/")
     if not url.startswith(("http://", "https://")):

@@ -27,7 +27,6 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec im
     refuse_disordered,
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import Depot
-from ansible_collections.convoy.rollout.plugins.plugin_utils.gates import Balancers, check_gates
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import LedgerError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.policy import refuse_when_frozen
 from ansible_collections.convoy.rollout.plugins.plugin_utils.preflight import Unhealthy
@@ -52,9 +51,7 @@ def check(asked: Mapping[str, Any], forks: int, now: float) -> dict[str, Any]:
     _refuse_missing_files(site_files(asked["hooks"], asked["traffic_adapter"], asked["traffic_tasks"]))
     spec = spec_of(asked)
     _refuse_disordered_deadlines(asked["gate"], spec)
-    check_gates(
-        asked["gates"], asked["gate_options"], spec.phases, Balancers(tuple(asked["balancers"]), asked["backend"])
-    )
+    _refuse_unusable_gates(asked, spec)
     parse_choice("rollout_unhealthy", asked["when_unhealthy"], Unhealthy)
     if not asked["hosts"]:
         raise SpecError("rollout_target: no host matches: check the group's name and the inventory given with -i")
@@ -83,6 +80,16 @@ def spec_of(asked: Mapping[str, Any]) -> RolloutSpec:
         unreachable=parse_choice("rollout_unreachable", asked["when_unreachable"], Unreachable),
         progress_deadline=parse_seconds("rollout_progress_deadline", asked["progress_deadline"]),
     )
+
+
+def _refuse_unusable_gates(asked: Mapping[str, Any], spec: RolloutSpec) -> None:
+    """The judges are imported only where there is a gate: that costs more than all the rest of this step."""
+    if not asked["gates"] and not any(phase.gates for phase in spec.phases):
+        return
+    from ansible_collections.convoy.rollout.plugins.plugin_utils.gates import Balancers, check_gates
+
+    balancers = Balancers(tuple(asked["balancers"]), asked["backend"])
+    check_gates(asked["gates"], asked["gate_options"], spec.phases, balancers)
 
 
 def _refuse_disordered_deadlines(gate: Mapping[str, Any], spec: RolloutSpec) -> None:
