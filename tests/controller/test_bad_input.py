@@ -12,8 +12,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -322,6 +324,74 @@ def test_a_load_balancer_that_is_away(site: Site) -> None:
 
 
 # how many at once
+
+
+# gates, and what is asked before
+
+
+CANARY = {"name": "canary", "size": 1, "bake": 5, "gates": ["errors"]}
+PAGE = {"url": "http://{host}:8080/metrics", "events": "errors_total", "total": "requests_total"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({}, "phase 'canary' asks the gate 'errors', which is not in rollout_gates"),
+        (
+            {"rollout_gates": {"errors": {}}},
+            "rollout_gates.errors: none is given as a source: give one of haproxy, page",
+        ),
+        (
+            {"rollout_gates": {"errors": {"page": PAGE, "alfa": 1}}},
+            "rollout_gates.errors: unknown key 'alfa': did you mean 'alpha'?",
+        ),
+        ({"rollout_gates": {"errors": {"page": PAGE}}, "rollout_gate_options": {"every": 1}}, "unknown key 'every'"),
+        ({"rollout_unhealthy": "skipp"}, "rollout_unhealthy: unknown value 'skipp': did you mean 'skip'?"),
+    ],
+)
+def test_gates_that_cannot_be_used(site: Site, variables: dict[str, Any], said: str) -> None:
+    phases = [CANARY, {"name": "fleet", "size": "100%"}] if "rollout_unhealthy" not in variables else "all_at_once"
+    refused(site.deploy(*given(rollout_phases=phases, **variables)), site, said)
+
+
+@pytest.fixture
+def alerts() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The address of something that answers as Alertmanager does, and the alerts that fire."""
+    firing: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path.startswith("/api/v2/alerts?active=true&silenced=false") else 404)
+            self.end_headers()
+            self.wfile.write(json.dumps(firing).encode())
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", firing
+        server.shutdown()
+        thread.join()
+
+
+def test_an_alert_that_fires(site: Site, alerts: tuple[str, list[dict[str, Any]]]) -> None:
+    url, firing = alerts
+    site.variables["environment_alertmanager"] = {"url": url}
+    assert site.deploy("--check").rc == 0
+    firing.append({"labels": {"alertname": "HelloDown"}, "annotations": {"summary": "hello is down"}})
+    refused(site.deploy(), site, "1 alert fires: HelloDown (hello is down): mend what they tell of")
+
+
+def test_an_alertmanager_that_is_away(site: Site) -> None:
+    site.variables["environment_alertmanager"] = {"url": "http://127.0.0.1:1"}
+    refused(site.deploy(), site, "cannot be reached", "whether an alert fires is not known")
+
+
+def test_a_dependency_that_is_not_there(site: Site) -> None:
+    site.variables["component_dependencies"] = [{"kind": "tcp", "port": 1, "name": "database"}]
+    refused(site.deploy(), site, "app1: probe database (tcp 127.0.0.1:1) refused the connection")
 
 
 def test_a_window_larger_than_the_forks(site: Site) -> None:

@@ -387,14 +387,20 @@ class Environment:
         assert view is not None
         return view
 
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """What the ledger says of each event of a kind in the newest rollout, and when it happened (`at`)."""
+        query = "SELECT at, data FROM convoy_events WHERE rollout = ? AND kind = ? ORDER BY seq"
+        with sqlite3.connect(self.directory / "ledger.db") as ledger:
+            return [{**json.loads(data), "at": at} for at, data in ledger.execute(query, (self.view().id, kind))]
+
     def statuses(self) -> dict[str, str]:
         """What became of each host in the newest rollout."""
         return {row.name: row.status.value for row in self.view().hosts}
 
     @contextmanager
-    def watched(self) -> Iterator[Watched]:
-        """Ask the service 100 times a second, and HAProxy 20 times for its servers, meanwhile."""
-        with Watch(self.fleet.address("lb1")) as watch:
+    def watched(self, a_second: int = 100) -> Iterator[Watched]:
+        """Ask the service so many times a second, and HAProxy 20 times for its servers, meanwhile."""
+        with Watch(self.fleet.address("lb1"), 1 / a_second) as watch:
             yield watch.watched
 
     # bringing the fleet where a test needs it

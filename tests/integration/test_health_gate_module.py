@@ -74,6 +74,36 @@ def test_a_healthy_service_passes_every_kind_of_probe(service: Any, options: tup
     ]
 
 
+def test_what_a_host_says_of_itself(service: Any) -> None:
+    unit = f"{UNIT}.service"
+    probes = [
+        {"kind": "process", "unit": unit, "cwd": "/", "port": 18081},
+        {"kind": "log", "unit": unit, "pattern": "Traceback"},
+        {"kind": "disk", "path": "/run", "free_percent": 0, "free_mb": 1},
+        {"kind": "memory", "free_percent": 0, "free_mb": 1},
+        {"kind": "dns", "host": "localhost"},
+    ]
+    result = gate(service, probes, successes=1, interval=0.2, timeout=10)
+    assert result["verdict"] == "pass", result
+
+
+@pytest.mark.parametrize(
+    ("probe", "detail"),
+    [
+        ({"kind": "process", "cwd": "/srv"}, "works in / (expected /srv): an older process still runs"),
+        ({"kind": "process", "port": 9}, "listens on 18081 (expected 9)"),
+        ({"kind": "log", "pattern": "GET /seen"}, "has 1 line that match 'GET /seen': "),
+    ],
+    ids=["stale process", "other port", "log"],
+)
+def test_what_a_host_says_of_itself_when_it_is_ill(service: Any, probe: dict[str, Any], detail: str) -> None:
+    assert gate(service, PROBES[2:3], successes=1, interval=0.2, timeout=10)["verdict"] == "pass"
+    service.shell("app1", f"python3 -c 'import urllib.request as u; u.urlopen(\"{URL}/seen\")'")
+    result = gate(service, [{**probe, "unit": f"{UNIT}.service"}], successes=1, interval=0.2, deadline=0.5, timeout=10)
+    assert result["verdict"] == "fail"
+    assert detail in result["msg"]
+
+
 def test_a_service_that_starts_slowly_passes_once_it_is_there(service: Any) -> None:
     # Healthy from the third time it is asked, however fast or slow this machine is.
     script = f"echo >> /run/{UNIT}/asked; test $(wc -l < /run/{UNIT}/asked) -ge 3"

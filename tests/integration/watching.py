@@ -11,7 +11,6 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-ASK_EVERY = 0.01
 LOOK_EVERY = 0.05
 PATIENCE = 15.0  # seconds for an answer
 AT_ONCE = 500  # requests under way, at most
@@ -67,8 +66,9 @@ class Watched:
 class Watch:
     """Asks, in a thread of its own, from ``with`` to its end."""
 
-    def __init__(self, balancer: str, ask_every: float = ASK_EVERY, look_every: float = LOOK_EVERY) -> None:
+    def __init__(self, balancer: str, ask_every: float, look_every: float = LOOK_EVERY) -> None:
         self.watched = Watched()
+        self._ask_every = ask_every
         self._balancer = balancer
         self._ask_every = ask_every
         self._look_every = look_every
@@ -89,7 +89,7 @@ class Watch:
         self.watched.seconds = time.monotonic() - began
 
     async def _ask(self) -> None:
-        """A new connection each time one is due, whether the ones before were answered or not."""
+        """A new connection every so often, whether the ones before were answered or not."""
         room, asked = asyncio.Semaphore(AT_ONCE), set()
         due = time.monotonic()
         while not self._over.is_set():

@@ -17,7 +17,7 @@ from ansible.utils.display import Display
 from ansible_collections.convoy.rollout.plugins.plugin_utils import closing, fleet, opening
 from ansible_collections.convoy.rollout.plugins.plugin_utils.checking import check, spec_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import ControllerAction, Result
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import parse_colours
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import parse_colours, parse_seconds
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger, LedgerError
@@ -58,8 +58,16 @@ class ActionModule(ControllerAction):
         "zone_order": {"type": "str", "default": "inventory"},
         "on_failure": {"type": "str", "default": "turn_back"},
         "when_unreachable": {"type": "str", "default": "fail"},
+        "when_unhealthy": {"type": "str", "default": "go_first"},
+        "min_up": {"type": "int", "default": 0},
+        "members_up": {"type": "int"},
+        "alertmanager": {"type": "dict", "default": {}},
         "progress_deadline": {"type": "raw", "default": 0},
         "gate": {"type": "dict", "default": {}},
+        "gates": {"type": "dict", "default": {}},
+        "gate_options": {"type": "dict", "default": {}},
+        "balancers": {"type": "list", "elements": "str", "default": []},
+        "backend": {"type": "str", "default": ""},
         "when_busy": {"type": "str", "choices": [policy.value for policy in WhenBusy], "default": "reject"},
         "queue_deadline": {"type": "float", "default": 3600},
         "hooks": {"type": "dict", "default": {}},
@@ -126,6 +134,8 @@ class ActionModule(ControllerAction):
             if not arguments["hosts"]:
                 return opening.nothing_deferred(arguments)
         checked = check(arguments, forks, time.time())
+        if arguments["kind"] != "rollback":
+            _refuse_when_firing(arguments["alertmanager"])
         if self.check_mode:
             return checked
         policy = WhenBusy(arguments["when_busy"])
@@ -146,13 +156,26 @@ class ActionModule(ControllerAction):
         version = f" -e component_version={checked['version']}" if checked["version"] else ""
         retry = _playbook(f"{checked['kind']}.yml", task_vars) + version
         rollouts = self._rollouts(arguments, checked["stream"])
-        return opening.open_rollout(rollouts, checked, readings, retry, dry=self.check_mode)
+        return opening.open_rollout(rollouts, checked, readings, retry, self.check_mode, arguments["members_up"])
 
     @staticmethod
     def _rollouts(arguments: Mapping[str, Any], stream: str) -> Rollouts:
         ledger = Ledger(arguments["ledger_url"], str(this_run()))
         ledger.prepare()
         return Rollouts(ledger, stream)
+
+
+def _refuse_when_firing(alertmanager: Mapping[str, Any]) -> None:
+    """Ask Alertmanager, where one is configured; only there what is needed for it is imported."""
+    if not alertmanager:
+        return
+    from ansible_collections.convoy.rollout.plugins.plugin_utils import alerts
+    from ansible_collections.convoy.rollout.plugins.plugin_utils.analysis.fetching import fetcher
+
+    request = alerts.request_of(alertmanager)
+    timeout = parse_seconds(f"{alerts.FIELD}.timeout", alertmanager.get("timeout", 10.0), least=0.1)
+    answers = fetcher(timeout, alertmanager.get("ca_path"))([request])
+    alerts.refuse_when_firing(request, answers[request])
 
 
 def _patience(seconds: float) -> Patience:

@@ -19,16 +19,19 @@ from typing import Any, Callable, Mapping, NamedTuple, Sequence
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import GateError
 from ansible_collections.convoy.rollout.plugins.module_utils.observers import silence
+from ansible_collections.convoy.rollout.plugins.module_utils.probe_rules import (
+    Field,
+    is_count,
+    is_number,
+    is_positive,
+)
 from ansible_collections.convoy.rollout.plugins.module_utils.probes import (
     KINDS,
-    Field,
     Outcome,
     Probe,
     check,
     check_keys,
     check_values,
-    is_count,
-    is_number,
     parse,
 )
 
@@ -53,6 +56,7 @@ __all__ = [
     "once",
     "run",
     "validate",
+    "watch",
 ]
 
 KEPT_FIRST = 5
@@ -95,18 +99,14 @@ class GateResult(NamedTuple):
 # --- validation ------------------------------------------------------------------------------------------------
 
 
-def _is_positive(value: Any) -> bool:
-    return is_number(value) and bool(value > 0)
-
-
 _OPTIONS: Mapping[str, Field] = {
-    "interval": Field("a number of seconds above 0", _is_positive, default=0.5),
-    "timeout": Field("a number of seconds above 0", _is_positive, default=2.0),
+    "interval": Field("a number of seconds above 0", is_positive, default=0.5),
+    "timeout": Field("a number of seconds above 0", is_positive, default=2.0),
     "successes": Field("a count of at least 1", lambda value: is_count(value) and value >= 1, default=2),
     "min_healthy_time": Field(
         "a number of seconds, 0 or more", lambda value: is_number(value) and value >= 0, default=0.0
     ),
-    "deadline": Field("a number of seconds above 0", _is_positive, default=30.0),
+    "deadline": Field("a number of seconds above 0", is_positive, default=30.0),
 }
 
 
@@ -311,6 +311,30 @@ def once(gate: Gate, clock: Clock, look: Look = look_at) -> GateResult:
     return record.result("pass", f"{_all(gate)} healthy", elapsed)
 
 
+def watch(gate: Gate, seconds: float, clock: Clock, look: Look = look_at) -> GateResult:
+    """Ask again and again for `seconds`, at least once: pass when no round was unhealthy. The first one ends it."""
+    record = _Record()
+    if not gate.probes:
+        return record.result("inconclusive", _NOTHING_ASKED, 0.0)
+    began = clock.now()
+    longest = max(probe.timeout for probe in gate.probes)
+    rounds = 0
+    while True:
+        started = clock.now() - began
+        outcomes = look(gate.probes, longest)
+        record.add_round(started, outcomes)
+        rounds += 1
+        now = clock.now() - began
+        if not all(outcome.usable for outcome in outcomes):
+            return record.result("error", _unusable(outcomes), now)
+        if record.failure is not None:
+            return record.result("fail", f"probe {record.failure.probe} {record.failure.detail}", now)
+        next_at = max(started + gate.interval, now)
+        if next_at >= seconds:
+            return record.result("pass", f"{_all(gate)} healthy in {rounds} rounds", now)
+        clock.sleep(next_at - now)
+
+
 # --- the words -------------------------------------------------------------------------------------------------
 
 
@@ -379,6 +403,24 @@ def arguments() -> dict[str, Any]:
                 "restarts": {"type": "int"},
                 "key": {"type": "str", "no_log": False},
                 "expect": {"type": "str"},
+                "json": {"type": "dict"},
+                "answer_headers": {"type": "dict"},
+                "within": number,
+                "follow": {"type": "int"},
+                "path": {"type": "str"},
+                "free_mb": number,
+                "free_percent": number,
+                "most": number,
+                "addresses": {"type": "list", "elements": "str"},
+                "server_name": {"type": "str"},
+                "days": number,
+                "ca_path": {"type": "str"},
+                "pattern": {"type": "str"},
+                "since": number,
+                "cwd": {"type": "str"},
+                "running_for": number,
+                "backend": {"type": "str"},
+                "server": {"type": "str"},
             },
         },
         "gate": {

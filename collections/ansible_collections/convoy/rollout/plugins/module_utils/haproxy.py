@@ -222,7 +222,10 @@ class Runtime:
 
 
 class Backend:
-    """One backend, looked at and changed through the runtime socket. `touched`: a change may have been left behind."""
+    """One backend, looked at and changed through the runtime socket.
+
+    `touched`: a change may have been left behind. `statistics`: what HAProxy said at the last look, as CSV.
+    """
 
     def __init__(self, runtime: Runtime, name: str) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_.:-]+", name):
@@ -230,13 +233,15 @@ class Backend:
         self.runtime = runtime
         self.name = name
         self.touched = False
+        self.statistics = ""
 
     def look(self) -> dict[str, Server]:
         """All its servers by name, as they are now."""
         answers = self.runtime.ask(f"show servers state {self.name}", f"show stat {self.name} 4 -1")
         if answers[0].strip().startswith("Can't find backend"):
             raise TrafficError(f"HAProxy has no backend {self.name!r}{did_you_mean(self.name, self._others())}")
-        return parse_servers(answers[0], answers[-1])
+        self.statistics = answers[-1]
+        return parse_servers(answers[0], self.statistics)
 
     def _others(self) -> list[str]:
         return self.runtime.ask("show backend")[0].splitlines()[1:]

@@ -65,6 +65,12 @@ def health(host: Host, active: str | None, probes: Sequence[Any], options: Mappi
     return gate.once(probing, host.clock).as_dict()
 
 
+def dependencies(host: Host, probes: Sequence[Any]) -> dict[str, Any] | None:
+    """One round of probes of what the host needs; None without any. GateError when one is written wrong."""
+    probing = gate.validate(list(probes), {})
+    return gate.once(probing, host.clock).as_dict() if probing.probes else None
+
+
 def holder(host: Host) -> str | None:
     """Who is changing the tree at this moment; None when nobody is."""
     try:

@@ -30,11 +30,16 @@ class NoAnswerError(ConvoyTargetError):
 
 
 class HttpAnswer(NamedTuple):
-    """An answer over HTTP. `location` is where a redirect points, `body` at most BODY_LIMIT bytes as text."""
+    """An answer over HTTP. `location` is where a redirect points, `body` at most BODY_LIMIT bytes as text.
+
+    `headers` have names in small letters; `seconds` passed until the answer was there.
+    """
 
     status: int
     body: str
     location: str
+    headers: Mapping[str, str] = {}
+    seconds: float = 0.0
 
 
 class CommandEnd(NamedTuple):
@@ -59,7 +64,30 @@ def silence(timeout: float) -> str:
     return f"gave no answer within {round(timeout, 2):g} s"
 
 
-def fetch(url: str, headers: Mapping[str, str], timeout: float) -> HttpAnswer:
+def fetch(url: str, headers: Mapping[str, str], timeout: float, follow: int = 0) -> HttpAnswer:
+    """GET `url`, and what it points to, `follow` times at most. `timeout` covers all of it.
+
+    `headers` go to the host of `url` only: they may hold credentials.
+    """
+    from urllib.parse import urljoin, urlsplit
+
+    began = time.monotonic()
+    answer = _fetch_once(url, headers, timeout)
+    for _again in range(follow):
+        if not answer.location or not 300 <= answer.status < 400:
+            break
+        following = urljoin(url, answer.location)
+        if urlsplit(following)[:2] != urlsplit(url)[:2]:
+            headers = {}
+        url = following
+        left = timeout - (time.monotonic() - began)
+        if left <= 0:
+            raise NoAnswerError(silence(timeout))
+        answer = _fetch_once(url, headers, left)
+    return answer._replace(seconds=time.monotonic() - began)
+
+
+def _fetch_once(url: str, headers: Mapping[str, str], timeout: float) -> HttpAnswer:
     """GET `url` without following redirects. `timeout` covers the whole attempt, however slowly the answer drips."""
     import http.client
     from urllib.parse import urlsplit
@@ -76,7 +104,8 @@ def fetch(url: str, headers: Mapping[str, str], timeout: float) -> HttpAnswer:
             if response.length and len(body) < BODY_LIMIT:
                 raise http.client.IncompleteRead(body, response.length)
         _still_in_time(ends, timeout)
-        return HttpAnswer(response.status, body.decode("utf-8", "replace"), response.getheader("Location") or "")
+        answered = {name.lower(): value for name, value in response.getheaders()}
+        return HttpAnswer(response.status, body.decode("utf-8", "replace"), answered.get("location", ""), answered)
     except (OSError, http.client.HTTPException, ValueError) as error:
         _still_in_time(ends, timeout)
         raise NoAnswerError(_http_trouble(error)) from error

@@ -3,28 +3,38 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The probes of a gate: what may be asked (a table by kind), and pure predicates over what was answered.
 
-An observer (observers.py) looks at the world once; a judge, given the probe's options and what the observer saw,
-says whether that is healthy and why. `check` joins the two.
+An observer (observers.py, host_observers.py) looks at the world once; a judge, given the probe's options and what the
+observer saw, says whether that is healthy and why. `check` joins the two.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, Mapping, NamedTuple
+from typing import Any, Mapping, NamedTuple
 
 from ansible_collections.convoy.rollout.plugins.module_utils import observers
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import GateError
 from ansible_collections.convoy.rollout.plugins.module_utils.evidence import excerpt, mask
+from ansible_collections.convoy.rollout.plugins.module_utils.host_probes import HOST_KINDS
 from ansible_collections.convoy.rollout.plugins.module_utils.naming import did_you_mean
-
-_LONGEST_TEXT = 4096
-
-
-class Verdict(NamedTuple):
-    """What a judge says of one observation: healthy or not, and the facts it rests on."""
-
-    ok: bool
-    detail: str
+from ansible_collections.convoy.rollout.plugins.module_utils.probe_rules import (
+    HEADERS,
+    TEXT_RULE,
+    URL,
+    Field,
+    Kind,
+    Verdict,
+    is_argv,
+    is_count,
+    is_pattern,
+    is_patterns,
+    is_port,
+    is_positive,
+    is_rc,
+    is_statuses,
+    is_text,
+    shown,
+)
 
 
 class Probe(NamedTuple):
@@ -45,114 +55,65 @@ class Outcome(NamedTuple):
     usable: bool = True
 
 
-class Field(NamedTuple):
-    """A key of a probe: its rule in words, whether a value keeps it, and what stands when the key is not given."""
-
-    rule: str
-    holds: Callable[[Any], bool]
-    required: bool = False
-    default: Any = None
-
-
-class Kind(NamedTuple):
-    """A kind of probe. `subject` names what is probed, `observe` asks the world, `judge` decides."""
-
-    fields: Mapping[str, Field]
-    subject: Callable[[Mapping[str, Any]], str]
-    observe: Callable[[Mapping[str, Any], float], Any]
-    judge: Callable[[Mapping[str, Any], Any], Verdict]
-
-
-# --- the rules of values ---------------------------------------------------------------------------------------
-
-
-def is_number(value: object) -> bool:
-    """A finite number; a truth value is none."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
-
-
-def is_count(value: object) -> bool:
-    """A whole number, zero or more."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and value.isprintable() and len(value) <= _LONGEST_TEXT
-
-
-def _is_url(value: object) -> bool:
-    from urllib.parse import urlsplit
-
-    if not isinstance(value, str) or not _is_text(value) or " " in value:
-        return False
-    try:
-        parts = urlsplit(value)
-        usable_port = parts.port != 0
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc and usable_port
-
-
-def _is_pattern(value: object) -> bool:
-    if not isinstance(value, str) or not value:
-        return False
-    try:
-        re.compile(value)
-    except re.error:
-        return False
-    return True
-
-
-def _is_status(value: object) -> bool:
-    return is_count(value) and isinstance(value, int) and 100 <= value <= 599
-
-
-def _is_statuses(value: object) -> bool:
-    return _is_status(value) or (isinstance(value, list) and bool(value) and all(_is_status(one) for one in value))
-
-
-def _is_headers(value: object) -> bool:
-    return isinstance(value, dict) and all(
-        re.fullmatch(r"[A-Za-z0-9-]+", str(name)) and isinstance(text, str) and text.isprintable()
-        for name, text in value.items()
-    )
-
-
-def _is_port(value: object) -> bool:
-    return is_count(value) and isinstance(value, int) and 1 <= value <= 65535
-
-
-def _is_argv(value: object) -> bool:
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(word, str) and "\0" not in word for word in value)
-        and bool(value[0])
-    )
-
-
-def _is_rc(value: object) -> bool:
-    return is_count(value) and isinstance(value, int) and value <= 255
-
-
-_TEXT_RULE = f"a printable text of at most {_LONGEST_TEXT} characters that is not empty"
-_URL = Field(
-    "an http or https URL with a host and no user name in it (credentials belong in 'headers')", _is_url, required=True
-)
-_HEADERS = Field("a mapping of header names to printable texts", _is_headers, default={})
-
-
 # --- the judges ------------------------------------------------------------------------------------------------
 
 
 def _judge_http(options: Mapping[str, Any], answer: observers.HttpAnswer) -> Verdict:
     wanted: list[int] = options["status"]
     if answer.status not in wanted:
-        return Verdict(False, f"{_answered(answer)} (expected {_either(wanted)}){_shown(answer.body)}")
+        return Verdict(False, f"{_answered(answer)} (expected {_either(wanted)}){shown(answer.body)}")
     pattern: str | None = options["body"]
     if pattern is not None and not re.search(pattern, answer.body):
-        return Verdict(False, f"answered {answer.status}, but its body does not match {pattern!r}{_shown(answer.body)}")
+        return Verdict(False, f"answered {answer.status}, but its body does not match {pattern!r}{shown(answer.body)}")
+    wrong = _wrong_header(options["answer_headers"], answer.headers) or _wrong_value(options["json"], answer.body)
+    if wrong:
+        return Verdict(False, f"answered {answer.status}, but {wrong}")
+    within: float | None = options["within"]
+    if within is not None and answer.seconds > within:
+        return Verdict(False, f"answered {answer.status} after {answer.seconds:.3g} s (at most {within:g} s allowed)")
     return Verdict(True, f"answered {answer.status}")
+
+
+def _wrong_header(wanted: Mapping[str, str], headers: Mapping[str, str]) -> str:
+    """Which header of the answer does not match; empty if all of them do."""
+    for name, pattern in wanted.items():
+        value = headers.get(name.lower())
+        if value is None:
+            return f"it has no header {name}"
+        if not re.search(pattern, value):
+            return f"its header {name} is {value!r}, which does not match {pattern!r}"
+    return ""
+
+
+def _wrong_value(wanted: Mapping[str, Any], body: str) -> str:
+    """Which value of the JSON in the body is not as it should be; empty if all of them are."""
+    import json
+
+    if not wanted:
+        return ""
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return f"its body is no JSON{shown(body)}"
+    for path, value in wanted.items():
+        there, found = value_at(document, path)
+        if not there:
+            return f"its JSON has nothing at {path!r}{shown(body)}"
+        if found != value or isinstance(found, bool) is not isinstance(value, bool):
+            return f"its JSON has {found!r} at {path!r} (expected {value!r})"
+    return ""
+
+
+def value_at(document: Any, path: str) -> tuple[bool, Any]:
+    """Whether there is something at a path such as `checks.0.status`, and what it is."""
+    for step in path.split("."):
+        if isinstance(document, dict) and step in document:
+            document = document[step]
+        elif isinstance(document, list) and step.isdigit() and int(step) < len(document):
+            document = document[int(step)]
+        else:
+            return False, None
+    return True, document
 
 
 def _answered(answer: observers.HttpAnswer) -> str:
@@ -165,27 +126,22 @@ def _either(wanted: list[int]) -> str:
     return " or ".join(str(one) for one in wanted)
 
 
-def _shown(text: str) -> str:
-    return f": {text}" if text.strip() else ""
-
-
 def _judge_version(options: Mapping[str, Any], answer: observers.HttpAnswer) -> Verdict:
     if answer.status != 200:
-        return Verdict(False, f"{_answered(answer)} (expected 200){_shown(answer.body)}")
+        return Verdict(False, f"{_answered(answer)} (expected 200){shown(answer.body)}")
     import json
 
     try:
         found = json.loads(answer.body)
     except ValueError:
-        return Verdict(False, f"answered no JSON{_shown(answer.body)}")
+        return Verdict(False, f"answered no JSON{shown(answer.body)}")
     return _judge_document(options, found)
 
 
 def _judge_document(options: Mapping[str, Any], found: Any) -> Verdict:
-    for step in options["key"].split("."):
-        if not isinstance(found, dict) or step not in found:
-            return Verdict(False, f"answered JSON without the key {options['key']!r}")
-        found = found[step]
+    there, found = value_at(found, options["key"])
+    if not there:
+        return Verdict(False, f"answered JSON without the key {options['key']!r}")
     if not isinstance(found, str):
         return Verdict(False, f"says {found!r} in {options['key']!r}, which is not a text")
     if found != options["expect"]:
@@ -199,7 +155,7 @@ def _judge_tcp(options: Mapping[str, Any], answer: None) -> Verdict:
 
 def _judge_command(options: Mapping[str, Any], end: observers.CommandEnd) -> Verdict:
     if end.rc != options["rc"]:
-        return Verdict(False, f"ended with {_ending(end.rc)} (expected {options['rc']}){_shown(end.output)}")
+        return Verdict(False, f"ended with {_ending(end.rc)} (expected {options['rc']}){shown(end.output)}")
     return Verdict(True, f"ended with {end.rc}")
 
 
@@ -220,7 +176,7 @@ def _judge_systemd(options: Mapping[str, Any], unit: observers.UnitState) -> Ver
 
 
 def _observe_http(options: Mapping[str, Any], timeout: float) -> observers.HttpAnswer:
-    return observers.fetch(options["url"], options["headers"], timeout)
+    return observers.fetch(options["url"], options["headers"], timeout, options.get("follow", 0))
 
 
 def _observe_tcp(options: Mapping[str, Any], timeout: float) -> None:
@@ -245,10 +201,14 @@ def _url(options: Mapping[str, Any]) -> str:
 KINDS: Mapping[str, Kind] = {
     "http": Kind(
         {
-            "url": _URL,
-            "status": Field("a status from 100 to 599 or a list of them", _is_statuses, default=[200]),
-            "body": Field("a regular expression", _is_pattern),
-            "headers": _HEADERS,
+            "url": URL,
+            "status": Field("a status from 100 to 599 or a list of them", is_statuses, default=[200]),
+            "body": Field("a regular expression", is_pattern),
+            "json": Field("a mapping of paths to values", lambda value: isinstance(value, dict), default={}),
+            "answer_headers": Field("a mapping of header names to regular expressions", is_patterns, default={}),
+            "within": Field("a number of seconds above 0", is_positive),
+            "follow": Field("a count, zero or more", is_count, default=0),
+            "headers": HEADERS,
         },
         _url,
         _observe_http,
@@ -256,8 +216,8 @@ KINDS: Mapping[str, Kind] = {
     ),
     "tcp": Kind(
         {
-            "host": Field(_TEXT_RULE, _is_text, default="127.0.0.1"),
-            "port": Field("a port from 1 to 65535", _is_port, required=True),
+            "host": Field(TEXT_RULE, is_text, default="127.0.0.1"),
+            "port": Field("a port from 1 to 65535", is_port, required=True),
         },
         lambda options: f"{options['host']}:{options['port']}",
         _observe_tcp,
@@ -265,8 +225,8 @@ KINDS: Mapping[str, Kind] = {
     ),
     "command": Kind(
         {
-            "argv": Field("a list of texts that begins with the program", _is_argv, required=True),
-            "rc": Field("an exit code from 0 to 255", _is_rc, default=0),
+            "argv": Field("a list of texts that begins with the program", is_argv, required=True),
+            "rc": Field("an exit code from 0 to 255", is_rc, default=0),
         },
         lambda options: " ".join(options["argv"]),
         _observe_command,
@@ -274,7 +234,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "systemd": Kind(
         {
-            "unit": Field(_TEXT_RULE, _is_text, required=True),
+            "unit": Field(TEXT_RULE, is_text, required=True),
             "restarts": Field("a count, zero or more", is_count),
         },
         lambda options: str(options["unit"]),
@@ -283,20 +243,21 @@ KINDS: Mapping[str, Kind] = {
     ),
     "version": Kind(
         {
-            "url": _URL,
-            "key": Field(_TEXT_RULE, _is_text, default="version"),
-            "expect": Field(f"{_TEXT_RULE} (a version in quotes)", _is_text, required=True),
-            "headers": _HEADERS,
+            "url": URL,
+            "key": Field(TEXT_RULE, is_text, default="version"),
+            "expect": Field(f"{TEXT_RULE} (a version in quotes)", is_text, required=True),
+            "headers": HEADERS,
         },
         _url,
         _observe_http,
         _judge_version,
     ),
+    **HOST_KINDS,
 }
 _COMMON: Mapping[str, Field] = {
-    "kind": Field("the kind of the probe", _is_text, required=True),
-    "name": Field(_TEXT_RULE, _is_text),
-    "timeout": Field("a number of seconds above 0", lambda value: is_number(value) and value > 0),
+    "kind": Field("the kind of the probe", is_text, required=True),
+    "name": Field(TEXT_RULE, is_text),
+    "timeout": Field("a number of seconds above 0", is_positive),
 }
 
 
@@ -372,4 +333,9 @@ def check(probe: Probe, timeout: float) -> Outcome:
         verdict = Verdict(False, trouble.message)
     except GateError as error:
         return Outcome(probe.label, False, excerpt(error.message), usable=False)
+    return told(probe, verdict)
+
+
+def told(probe: Probe, verdict: Verdict) -> Outcome:
+    """The outcome of an attempt: one line, short, without secrets."""
     return Outcome(probe.label, verdict.ok, excerpt(verdict.detail, _secrets(probe.options)))

@@ -29,6 +29,10 @@ options:
     description: Names of the servers in the backend. By default all of them.
     type: list
     elements: str
+  statistics:
+    description: Whether to return HAProxy's own statistics too, with every counter of every server of the backend.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: Can run in check mode and return changed status prediction without modifying target.
@@ -124,6 +128,11 @@ servers:
       description: Its present weight.
       type: int
       sample: 1
+statistics:
+  description: What HAProxy answers to C(show stat) of the backend's servers, as CSV.
+  returned: when O(statistics=true)
+  type: str
+  sample: "# pxname,svname,qcur,qmax"
 """
 
 from typing import Any
@@ -137,13 +146,16 @@ ARGUMENTS: dict[str, Any] = {
     "socket": {"type": "path", "default": "/run/haproxy/admin.sock"},
     "backend": {"type": "str", "required": True},
     "servers": {"type": "list", "elements": "str"},
+    "statistics": {"type": "bool", "default": False},
 }
 
 
 def look(params: dict[str, Any]) -> haproxy.Outcome:
     """See how the servers are."""
     backend = haproxy.Backend(haproxy.Runtime(params["socket"]), params["backend"])
-    return haproxy.unchanged(backend.look() if params["servers"] is None else backend.pick(params["servers"]))
+    servers = backend.look() if params["servers"] is None else backend.pick(params["servers"])
+    extra = {"statistics": backend.statistics} if params["statistics"] else {}
+    return haproxy.unchanged(servers, **extra)
 
 
 def main() -> None:

@@ -21,6 +21,11 @@ options:
   version:
     description: The version that a probe of kind V(version) without an C(expect) of its own expects.
     type: str
+  watch:
+    description:
+      - Watch for so many seconds instead of waiting for health. Asks each O(gate.interval), and passes when no round
+        was unhealthy; the first one that was ends it. The other rules of O(gate) do not count then.
+    type: float
 extends_documentation_fragment:
   - convoy.rollout.gate
 attributes:
@@ -67,6 +72,14 @@ EXAMPLES = r"""
         port: 8080
       - kind: command
         argv: [/usr/bin/test, -e, /srv/hello/current]
+
+- name: See that the service stays healthy for a minute
+  convoy.rollout.health_gate:
+    probes:
+      - kind: systemd
+        unit: hello.service
+        restarts: 0
+    watch: 60
 """
 
 RETURN = r"""
@@ -125,18 +138,21 @@ from ansible_collections.convoy.rollout.plugins.module_utils import gate
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import GateError
 
 
-def ask(probes: list[Any] | None, options: dict[str, Any] | None) -> gate.GateResult:
-    """Run the gate; one that is written wrong has the verdict error and no attempts."""
+def ask(probes: list[Any] | None, options: dict[str, Any] | None, seconds: float | None = None) -> gate.GateResult:
+    """Run the gate, or watch for `seconds`; a gate that is written wrong has the verdict error and no attempts."""
     try:
-        return gate.run(gate.validate(probes, options), gate.Clock())
+        asked = gate.validate(probes, options)
+        return gate.run(asked, gate.Clock()) if seconds is None else gate.watch(asked, seconds, gate.Clock())
     except GateError as error:
         return gate.GateResult("error", error.message, [], 0, 0.0)
 
 
 def main() -> None:
     """Ask, and let pass only what passed."""
-    module = AnsibleModule(argument_spec=dict(gate.arguments(), version={"type": "str"}), supports_check_mode=True)
-    result = ask(gate.expecting(module.params["probes"], module.params["version"]), module.params["gate"])
+    spec = dict(gate.arguments(), version={"type": "str"}, watch={"type": "float"})
+    module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
+    probes = gate.expecting(module.params["probes"], module.params["version"])
+    result = ask(probes, module.params["gate"], module.params["watch"])
     if not result.passed:
         module.fail_json(msg=result.message, changed=False, **result.as_dict())
     module.exit_json(changed=False, **result.as_dict())

@@ -41,6 +41,7 @@ options:
     default: false
 extends_documentation_fragment:
   - convoy.rollout.gate
+  - convoy.rollout.gate.dependencies
 attributes:
   check_mode:
     description: Can run in check mode and return changed status prediction without modifying target.
@@ -172,6 +173,10 @@ health:
   returned: always
   type: dict
   sample: {"verdict": "pass", "message": "all 1 probes were healthy", "attempts": [], "dropped": 0, "elapsed": 0.01}
+dependencies:
+  description: One round of O(dependencies), as M(convoy.rollout.health_gate) returns it; null without any.
+  returned: always
+  type: dict
 process:
   description: Of every unit with a main process, that process.
   returned: always
@@ -216,6 +221,7 @@ def arguments() -> dict[str, Any]:
             "options": {"name": {"type": "str", "required": True}},
         },
         "verify": {"type": "bool", "default": False},
+        "dependencies": gate.arguments()["probes"],
     }
     return dict(gate.arguments(), **own)
 
@@ -228,6 +234,7 @@ def look(params: dict[str, Any]) -> dict[str, Any]:
     host = Host(Tree(names.root(params["root"] or f"/srv/{component}"), component), Systemd(), Clock())
     facts = info.look(host, [names.unit(unit["name"]) for unit in params["units"]], params["verify"])
     facts["health"] = info.health(host, facts["active"], params["probes"] or [], params["gate"] or {})
+    facts["dependencies"] = info.dependencies(host, params["dependencies"] or [])
     facts["token"] = host.tree.token().value
     facts["place"] = host.tree.place()
     facts["free_bytes"], facts["free_inodes"] = host.tree.free()

@@ -139,6 +139,25 @@ options:
     description: What a host that cannot be reached before it is touched counts as, V(fail) or V(defer).
     type: str
     default: fail
+  when_unhealthy:
+    description:
+      - What becomes of a host that is not healthy before it is touched. It may V(go_first) in its phase, be left out
+        (V(skip)), or let nothing be deployed (V(fail)).
+    type: str
+    default: go_first
+  min_up:
+    description: How many other servers must be up for a host to be drained, as the load balancer will see to it.
+    type: int
+    default: 0
+  members_up:
+    description: How many servers the load balancer has up, for O(state=opened).
+    type: int
+  alertmanager:
+    description:
+      - Where to ask whether an alert fires, in which case nothing is deployed. C(url), C(filters) (matchers such as
+        C(service="hello")), C(headers), C(timeout), C(ca_path).
+    type: dict
+    default: {}
   progress_deadline:
     description: Seconds without a host that succeeds after which the rollout counts as failed; V(0) for never.
     type: raw
@@ -147,6 +166,23 @@ options:
     description: The gate of the component, to see that its times fit those of the rollout.
     type: dict
     default: {}
+  gates:
+    description: The metric gates that phases name, to see that they can be used.
+    type: dict
+    default: {}
+  gate_options:
+    description: What all metric gates have in common.
+    type: dict
+    default: {}
+  balancers:
+    description: The hosts of HAProxy whose counters gates without a source of their own read.
+    type: list
+    elements: str
+    default: []
+  backend:
+    description: The backend there.
+    type: str
+    default: ''
   when_busy:
     description:
       - What O(state=checked) does while another run holds a rollout of the component open. V(reject) fails. V(queue)

@@ -63,7 +63,7 @@ EXAMPLES = r"""
     rollout: "{{ rollout_current.rollout }}"
     token: "{{ rollout_current.token }}"
     verdict: pass
-    why: 12 checks passed
+    why: 2 hosts healthy for 30 s
 """
 
 RETURN = r"""
@@ -86,5 +86,5 @@ convoy:
       description: One line for each thing that happened.
       type: list
       elements: str
-      sample: ["gate: pass: 12 checks passed"]
+      sample: ["gate: pass: 2 hosts healthy for 30 s"]
 """

@@ -29,13 +29,14 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec im
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import Depot
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import LedgerError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.policy import refuse_when_frozen
+from ansible_collections.convoy.rollout.plugins.plugin_utils.preflight import Unhealthy
 from ansible_collections.convoy.rollout.plugins.plugin_utils.road import site_files
 from ansible_collections.convoy.rollout.plugins.plugin_utils.signing import SshVerifier
 
 PASSED_ON = (
     "kind", "environment", "component", "version", "hosts", "phases", "max_unavailable", "failure_budget",
     "turn_back_max_unavailable", "turn_back_scope", "lease", "min_available", "zone_order", "on_failure",
-    "when_unreachable", "progress_deadline", "hooks", "keep", "colours",
+    "when_unreachable", "when_unhealthy", "min_up", "progress_deadline", "hooks", "keep", "colours",
 )  # fmt: skip
 HEALTHY_DEADLINE = 30.0  # seconds, what a gate has by default
 VARIABLE_OF = {"version": "component_version", "depot": "depot_path", "allowed_signers": "environment_allowed_signers"}
@@ -52,6 +53,8 @@ def check(asked: Mapping[str, Any], forks: int, now: float) -> dict[str, Any]:
     if asked.get("colours"):
         _refuse_unswitchable(asked, spec)
     _refuse_disordered_deadlines(asked["gate"], spec)
+    _refuse_unusable_gates(asked, spec)
+    parse_choice("rollout_unhealthy", asked["when_unhealthy"], Unhealthy)
     if not asked["hosts"]:
         raise SpecError("rollout_target: no host matches: check the group's name and the inventory given with -i")
     checked = {key: asked[key] for key in PASSED_ON}
@@ -105,6 +108,16 @@ def _refuse_unswitchable(asked: Mapping[str, Any], spec: RolloutSpec) -> None:
             "rollout_unreachable: 'defer' does not go with rollout_colours: a colour takes over whole, or within "
             "rollout_failure_budget"
         )
+
+
+def _refuse_unusable_gates(asked: Mapping[str, Any], spec: RolloutSpec) -> None:
+    """The judges are imported only where there is a gate: that costs more than all the rest of this step."""
+    if not asked["gates"] and not any(phase.gates for phase in spec.phases):
+        return
+    from ansible_collections.convoy.rollout.plugins.plugin_utils.gates import Balancers, check_gates
+
+    balancers = Balancers(tuple(asked["balancers"]), asked["backend"])
+    check_gates(asked["gates"], asked["gate_options"], spec.phases, balancers)
 
 
 def _refuse_disordered_deadlines(gate: Mapping[str, Any], spec: RolloutSpec) -> None:

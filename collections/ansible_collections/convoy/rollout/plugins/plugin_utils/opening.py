@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ansible_collections.convoy.rollout.plugins.plugin_utils import colours, fleet, text
+from ansible_collections.convoy.rollout.plugins.plugin_utils import colours, fleet, preflight, text
 from ansible_collections.convoy.rollout.plugins.plugin_utils.checking import PASSED_ON, spec_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.colours import Draft
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Recorded
@@ -22,6 +22,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state i
 from ansible_collections.convoy.rollout.plugins.plugin_utils.fleet import Reading
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Opened, Rollouts, RolloutView
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import LedgerError
+from ansible_collections.convoy.rollout.plugins.plugin_utils.preflight import Unhealthy
 from ansible_collections.convoy.rollout.plugins.plugin_utils.rendering import release_id
 from ansible_collections.convoy.rollout.plugins.plugin_utils.run import dead, this_run, user
 
@@ -32,17 +33,30 @@ RECORDED = (
 
 
 def open_rollout(
-    rollouts: Rollouts, checked: Mapping[str, Any], readings: Sequence[Reading], retry: str, dry: bool
+    rollouts: Rollouts,
+    checked: Mapping[str, Any],
+    readings: Sequence[Reading],
+    retry: str,
+    dry: bool,
+    members_up: int | None = None,
 ) -> dict[str, Any]:
-    """Plan, take the token, record the opening; ``dry`` only plans. Raises ConvoyError before anything is touched."""
+    """Plan, take the token, record the opening; ``dry`` only plans. Raises ConvoyError before anything is touched.
+
+    ``members_up`` servers of the load balancer are up (None: there is none).
+    """
     problems = fleet.objections(readings, checked.get("need_bytes", 0))
     if problems:
         raise fleet.FleetError("nothing was touched: " + "; ".join(problems))
     latest = rollouts.view()
+    left_open = latest is not None and not latest.status.ended
+    left_out: list[str] = []
+    if checked["kind"] != "rollback" and not left_open:
+        policy = Unhealthy(checked["when_unhealthy"])
+        readings, left_out = preflight.admit(readings, policy, checked["min_up"], members_up)
     draft = _draft(checked, latest, readings)
     plan, checked = draft.plan, {**checked, "version": checked["version"] or fleet.version_of(readings, draft.seen)}
-    done = draft.done and (latest is None or latest.status.ended)
-    warnings = [*fleet.unread(readings), *fleet.skewed(readings)]
+    done = draft.done and not left_open
+    warnings = [*fleet.unread(readings), *fleet.skewed(readings), *left_out]
     if dry or done:
         summary = _done_summary(draft, checked) if done else _plan_summary(plan, readings, checked)
         return {"changed": False, "warnings": warnings, "idle": True, "order": [], "convoy": {"summary": summary}}

@@ -145,18 +145,15 @@ def _why(result: Mapping[str, Any]) -> str:
     return (str(result.get("msg") or "").strip() or "no message was given").splitlines()[0]
 
 
-def watch_rounds(hosts: Sequence[str], bake: float, sample: int = 10) -> list[str]:
-    """Whom to ask, in turn, while a phase bakes: all of its hosts, or a spread sample, again and again.
-
-    There are enough turns for one a second; whoever goes through them stops at the end of the bake time.
-    """
-    chosen = list(hosts) if len(hosts) <= sample else [hosts[n * len(hosts) // sample] for n in range(sample)]
-    rounds = max(1, -(-int(bake + 1) // max(1, len(chosen))) + 1)
-    return chosen * rounds
+def sample(hosts: Sequence[str], most: int = 20) -> list[str]:
+    """Whom to watch: all of the hosts, or so many of them, spread evenly."""
+    if len(hosts) <= most:
+        return list(hosts)
+    return [hosts[n * len(hosts) // most] for n in range(most)]
 
 
 def watch_verdict(results: Sequence[Mapping[str, Any]], failure: str = "") -> dict[str, str]:
-    """The gate's verdict from what the hosts answered in turn; the first bad answer has ended the watch.
+    """The gate's verdict: the last result of the loop over the action ``watch`` has it.
 
     ``failure`` says what else of the phase went wrong, empty where nothing did.
     """
@@ -165,13 +162,13 @@ def watch_verdict(results: Sequence[Mapping[str, Any]], failure: str = "") -> di
     if not results:
         return {"verdict": "inconclusive", "why": "no host of the phase was asked"}
     last = results[-1]
-    host = last.get("watched", "a host")
-    if last.get("unreachable"):
-        return {"verdict": "fail", "why": f"{host} cannot be reached: {_why(last)}"}
-    verdict = str(last.get("verdict", "error"))
-    if verdict == "pass":
-        return {"verdict": "pass", "why": f"{len(results)} checks passed"}
-    return {"verdict": verdict, "why": f"{host}: {last.get('message') or _why(last)}"}
+    return {"verdict": str(last.get("verdict", "error")), "why": str(last.get("message") or _why(last))}
+
+
+def members_up(answers: Sequence[Mapping[str, Any]]) -> int | None:
+    """How many servers are up, at the load balancer that has the fewest; None without a load balancer."""
+    counts = [sum(server["state"] == "up" for server in answer["servers"].values()) for answer in answers]
+    return min(counts, default=None)
 
 
 def rotation(

@@ -21,9 +21,9 @@ PREFIXES = ("component_", "rollout_", "environment_", "traffic_", "depot_", "pub
 REGISTERED = frozenset(
     {
         "component_activated", "component_read", "component_reverted", "component_staged", "rollout_admission",
-        "rollout_checked", "rollout_current", "rollout_decided", "rollout_failed", "rollout_gate_open",
-        "rollout_opened", "rollout_phase_failed", "rollout_report", "rollout_results", "rollout_road_back",
-        "rollout_road_forward",
+        "rollout_balancers", "rollout_checked", "rollout_current", "rollout_decided", "rollout_failed",
+        "rollout_gate_hosts", "rollout_opened",
+        "rollout_phase_failed", "rollout_report", "rollout_results", "rollout_road_back", "rollout_road_forward",
         "rollout_road_stage", "rollout_stage_failed", "rollout_staged", "rollout_status", "rollout_watch",
         "rollout_way_back_failed", "rollout_roads", "rollout_switch", "rollout_switched", "traffic_balancers",
         "traffic_drained", "traffic_rollout", "traffic_switch", "traffic_switch_checked", "traffic_switched",

@@ -72,6 +72,11 @@ class Metric:
         names = {Threshold: "threshold", Sequential: "sequential", MannWhitney: "mann_whitney"}
         return names[type(self.rules)]
 
+    @property
+    def compares(self) -> bool:
+        """Whether the canary is held against something else, not against limits."""
+        return not isinstance(self.rules, Threshold)
+
 
 @dataclass(frozen=True)
 class MetricGate:
@@ -189,8 +194,9 @@ def parse_gate(asked: Mapping[str, Any]) -> MetricGate:
     both = sorted(set(canary) & set(baseline))
     if both:
         raise SpecError(f"baseline: {', '.join(both)} is a canary host too: a host is on one side only")
+    metrics = asked["metrics"]
     gate = MetricGate(
-        metrics=parse_metrics(asked["metrics"]),
+        metrics=metrics if isinstance(metrics, tuple) else parse_metrics(metrics),
         canary=tuple(Host(name, names.get(name, name)) for name in canary),
         baseline=tuple(Host(name, names.get(name, name)) for name in _in_zones(baseline, canary, zones)),
         zones=zones,
@@ -220,13 +226,12 @@ def _in_zones(baseline: Sequence[str], canary: Sequence[str], zones: Mapping[str
 
 def _check_hosts(metric: Metric, gate: MetricGate) -> None:
     """What is compared has to be there."""
-    compares = not isinstance(metric.rules, Threshold)
-    by_host = compares or not isinstance(metric.source, Prometheus) or metric.source.counts
+    by_host = metric.compares or not isinstance(metric.source, Prometheus) or metric.source.counts
     if by_host and not gate.canary:
         raise SpecError(f"canary: it is empty, but metric {metric.name} is read of the canary hosts: name at least one")
     if metric.before and gate.window is None:
         raise SpecError(f"before: it is missing, but metric {metric.name} compares with it: say when it ended")
-    if compares and not metric.before and not gate.baseline:
+    if metric.compares and not metric.before and not gate.baseline:
         raise SpecError(
             f"baseline: it is empty, but metric {metric.name} is compared with it: name hosts with the old release, "
             "or compare with before"
@@ -256,11 +261,15 @@ def _parse_scoring(raw: Mapping[str, Any] | None) -> Scoring:
     return Scoring(passes, marginal, shares)
 
 
-def parse_metrics(raw: Any) -> tuple[Metric, ...]:
-    """Read the option ``metrics``. Raises SpecError."""
+def parse_metrics(raw: Any, default: HAProxy | None = None, fields: Sequence[str] = ()) -> tuple[Metric, ...]:
+    """Read the option ``metrics``. Raises SpecError.
+
+    ``default`` is the source of metrics that name none; ``fields`` are the names of metrics in messages.
+    """
     if not isinstance(raw, Sequence) or isinstance(raw, str):
         raise SpecError(f"metrics: {raw!r} is no list of metrics")
-    metrics = tuple(_parse_metric(f"metrics[{index}]", item) for index, item in enumerate(raw))
+    fields = fields or [f"metrics[{index}]" for index in range(len(raw))]
+    metrics = tuple(_parse_metric(field, item, default) for field, item in zip(fields, raw, strict=True))
     names = [metric.name for metric in metrics]
     for name in names:
         if names.count(name) > 1:
@@ -268,11 +277,11 @@ def parse_metrics(raw: Any) -> tuple[Metric, ...]:
     return metrics
 
 
-def _parse_metric(field: str, raw: Any) -> Metric:
+def _parse_metric(field: str, raw: Any, default: HAProxy | None) -> Metric:
     every = [*COMMON, *(key for keys in JUDGES.values() for key in keys)]
     options = Options(field, raw, "metric", every)
     name = options.text("name")
-    source = _parse_source(options)
+    source = _parse_source(options, default)
     judge = options.choice("judge", "sequential" if source.counts else "threshold", sorted(JUDGES))
     for key in options.raw:
         if key not in COMMON and key not in JUDGES[judge]:
@@ -388,8 +397,12 @@ _PARSERS: Mapping[str, Callable[[Options, AnySource], Rules]] = {
 # --- the sources -----------------------------------------------------------------------------------------------
 
 
-def _parse_source(options: Options) -> AnySource:
+def _parse_source(options: Options, default: HAProxy | None) -> AnySource:
     given = [kind for kind in SOURCES if options.has(kind)]
+    if default and not given:
+        return default
+    if default and given == ["haproxy"]:
+        return _parse_haproxy(options.path("haproxy"), options.raw["haproxy"], default)
     if len(given) != 1:
         said = " and ".join(given) or "none"
         raise SpecError(f"{options.field}: {said} is given as a source: give one of {', '.join(SOURCES)}")
@@ -397,11 +410,13 @@ def _parse_source(options: Options) -> AnySource:
     return _SOURCE_PARSERS[given[0]](field, options.raw[given[0]])
 
 
-def _parse_haproxy(field: str, raw: Any) -> HAProxy:
+def _parse_haproxy(field: str, raw: Any, default: HAProxy | None = None) -> HAProxy:
+    """``default`` has the load balancers and the backend for a source that names none."""
     options = Options(field, raw, "source", ("url", "backend", "events", "total", "headers"))
+    urls = default.urls if default and not options.has("url") else None
     return HAProxy(
-        urls=tuple(_url(options.path("url"), url) for url in options.texts("url", ())),
-        backend=options.text("backend"),
+        urls=urls or tuple(_url(options.path("url"), url) for url in options.texts("url", ())),
+        backend=options.text("backend", default.backend if default else None),
         events=options.texts("events", HAProxy.events),
         total=options.text("total", HAProxy.total),
         headers=_headers(options),

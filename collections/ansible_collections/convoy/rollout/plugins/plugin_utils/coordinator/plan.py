@@ -81,7 +81,7 @@ class HostFacts:
 class PlannedPhase:
     """A phase in numbers: ``window`` hosts at once, ``zone_window`` of one zone, ``bake`` in seconds.
 
-    ``hooked``: something of the site's own belongs to its gate.
+    ``hooked``: something of the site's own belongs to its gate. ``gates`` are the names of the metric gates that do.
     """
 
     name: str
@@ -92,6 +92,7 @@ class PlannedPhase:
     approval: bool = False
     on_failure: OnFailure = OnFailure.TURN_BACK
     hooked: bool = False
+    gates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -155,13 +156,20 @@ class Plan:
         """Everything but the hosts, as JSON types."""
         rules = asdict(self)
         del rules["hosts"]
+        rules["phases"] = [{**phase, "gates": list(phase["gates"])} for phase in rules["phases"]]
         return rules
 
     @classmethod
     def from_rules(cls, rules: Mapping[str, Any]) -> Plan:
         """The inverse of ``rules``."""
         phases = [
-            PlannedPhase(**{**phase, "on_failure": OnFailure(phase.get("on_failure", "turn_back"))})
+            PlannedPhase(
+                **{
+                    **phase,
+                    "on_failure": OnFailure(phase.get("on_failure", "turn_back")),
+                    "gates": tuple(phase.get("gates", ())),
+                }
+            )
             for phase in rules["phases"]
         ]
         known = {**rules, "phases": tuple(phases), "scope": Scope(rules.get("scope", "all"))}
@@ -205,7 +213,17 @@ def make_plan(spec: RolloutSpec, hosts: Sequence[HostFacts]) -> Plan:
                 for n, host in enumerate(sorted(members, key=_urgency))
             ]
             phases.append(
-                PlannedPhase(name, len(members), window, zone_window, phase.bake, asks, phase.on_failure, phase.hooked)
+                PlannedPhase(
+                    name,
+                    len(members),
+                    window,
+                    zone_window,
+                    phase.bake,
+                    asks,
+                    phase.on_failure,
+                    phase.hooked,
+                    phase.gates,
+                )
             )
         start = end
     if start < len(hosts):

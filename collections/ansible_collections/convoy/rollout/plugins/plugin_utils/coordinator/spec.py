@@ -98,7 +98,8 @@ class Unreachable(StrEnum):
 class PhaseSpec:
     """One phase. ``size`` is cumulative: the part of the fleet that runs the release when the phase closes.
 
-    ``hooked``: the site has something to do when the phase has closed, before the next one opens.
+    ``hooked``: the site has something to do when the phase has closed, before the next one opens. ``gates`` are the
+    names of those that are asked while it bakes.
     """
 
     name: str
@@ -109,6 +110,7 @@ class PhaseSpec:
     approval: bool = False
     on_failure: OnFailure = OnFailure.TURN_BACK
     hooked: bool = False
+    gates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ PRESETS: Mapping[str, Sequence[Mapping[str, Any]]] = MappingProxyType(
         "blue_green": [{"name": "idle", "max_unavailable": "100%"}, {"name": "live", "bake": 60}],
     }
 )
-PHASE_KEYS = ("name", "size", "max_unavailable", "max_unavailable_per_zone", "bake", "approval", "on_failure")
+PHASE_KEYS = ("name", "size", "max_unavailable", "max_unavailable_per_zone", "bake", "approval", "on_failure", "gates")
 BUDGET_KEYS = ("hosts", "consecutive", "per_zone")
 
 
@@ -298,7 +300,17 @@ def _parse_phase(field: str, raw: Any, default_window: Any, hooked: bool, on_fai
         approval=parse_flag(f"{field}.approval", raw.get("approval", False)),
         on_failure=parse_choice(f"{field}.on_failure", raw.get("on_failure", on_failure), OnFailure),
         hooked=hooked,
+        gates=_parse_gates(f"{field}.gates", raw.get("gates", ())),
     )
+
+
+def _parse_gates(field: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise SpecError(f"{field}: {value!r} is no list of gates: write names of rollout_gates, such as [errors]")
+    names = tuple(_parse_name(f"{field}[{index}]", name) for index, name in enumerate(value))
+    if len(set(names)) < len(names):
+        raise SpecError(f"{field}: {', '.join(names)}: a gate is named twice")
+    return names
 
 
 def parse_failure_budget(raw: Any) -> FailureBudget:
@@ -342,7 +354,9 @@ def parse_choice(field: str, value: Any, choices: type[Choice]) -> Choice:
     try:
         return choices(str(value))
     except ValueError:
-        raise SpecError(f"{field}: unknown value {value!r}: {nearest(str(value), list(choices))}") from None
+        raise SpecError(
+            f"{field}: unknown value {value!r}: {nearest(str(value), [choice.value for choice in choices])}"
+        ) from None
 
 
 def _parse_name(field: str, value: Any) -> str:

@@ -309,7 +309,11 @@ class Rollouts:
             return Blocker(tx.row.rollout, told) if told else None
 
     def gate(self, rollout: str) -> dict[str, Any] | None:
-        """The open gate as JSON types: phase (its name), bake and bake_until (seconds), hosts; None if none is open."""
+        """The open gate as JSON types; None if none is open.
+
+        phase (its name), bake and bake_until (seconds), hosts (those of the phase), gates (names), and ``sides``: the
+        hosts that this rollout brought to the new release, those that still run the old one, and the zones of both.
+        """
         view = self.standing(rollout)
         if view.state.gate is None:
             return None
@@ -317,7 +321,18 @@ class Rollouts:
         hosts = [row.name for row in view.hosts if row.phase == view.state.phase and row.status is HostStatus.SUCCEEDED]
         if view.plan.switch and view.state.traffic is Traffic.NEW:
             hosts = view.ready
-        return {"phase": phase.name, "bake": phase.bake, "bake_until": view.state.gate.bake_until, "hosts": hosts}
+        return {
+            "phase": phase.name,
+            "bake": phase.bake,
+            "bake_until": view.state.gate.bake_until,
+            "hosts": hosts,
+            "gates": list(phase.gates),
+            "sides": {
+                "canary": [row.name for row in view.hosts if row.status is HostStatus.SUCCEEDED],
+                "baseline": [row.name for row in view.hosts if row.status is HostStatus.PENDING],
+                "zones": {row.name: row.zone for row in view.hosts if row.zone},
+            },
+        }
 
     def tally(self, rollout: str) -> dict[str, Any]:
         """How far the rollout has come, as JSON types: phase (its name), done, total, in_flight, failed (hosts)."""

@@ -309,13 +309,15 @@ class Ledger:
     def _session(self) -> Iterator[Session]:
         """The connection that is kept; one on which something went wrong is not kept."""
         with _told(self._engine):
-            session = self._kept.take()
+            session, sound = self._kept.take(), False
             try:
                 yield session
-            except BaseException:
-                session.close()
-                raise
-            self._kept.give_back(session)
+                sound = True
+            finally:
+                if sound:
+                    self._kept.give_back(session)
+                else:
+                    session.close()
 
     def _begin(self, session: Session, stream: str, rollout: str | None, host: str | None) -> Read:
         """Lock the stream for this transaction; its row, made where it is missing, and what was asked for beside it.

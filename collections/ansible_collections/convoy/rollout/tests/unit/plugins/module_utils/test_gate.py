@@ -289,3 +289,31 @@ def test_the_arguments_of_a_module_cover_every_key_of_every_probe() -> None:
     known = {key for kind in gate.KINDS.values() for key in kind.fields} | {"kind", "name", "timeout"}
     assert set(options) == known
     assert set(gate.arguments()["gate"]["options"]) == set(gate.Gate._fields) - {"probes"}
+
+
+def watch(rounds: str, seconds: float, lasts: float = 0.0, **options: Any) -> gate.GateResult:
+    clock = FakeClock()
+    return gate.watch(gate.validate(PROBES, options), seconds, clock, Script(rounds, clock, lasts))
+
+
+@pytest.mark.parametrize(("seconds", "rounds"), [(0, 1), (0.4, 1), (1, 2), (1.1, 3), (10, 20)])
+def test_a_watch_asks_for_its_whole_time(seconds: float, rounds: int) -> None:
+    result = watch("o", seconds)
+    assert (result.verdict, result.message) == ("pass", f"all 2 probes were healthy in {rounds} rounds")
+    assert len(result.attempts) + result.dropped == 2 * rounds
+
+
+def test_the_first_unhealthy_round_ends_a_watch() -> None:
+    result = watch("ooxo", 60)
+    assert (result.verdict, result.elapsed) == ("fail", 1.0)
+    assert result.message == f"probe {SECOND} answered 500 (expected 200)"
+
+
+def test_slow_rounds_do_not_make_a_watch_longer_than_one_of_them() -> None:
+    assert watch("o", 5, lasts=2.0).elapsed == 6.0
+
+
+def test_a_watch_that_cannot_be_used_is_no_pass() -> None:
+    assert gate.watch(gate.validate([], {}), 5, FakeClock()).verdict == "inconclusive"
+    nowhere = gate.validate([{"kind": "command", "argv": ["/nowhere/check"]}], {"timeout": 1})
+    assert gate.watch(nowhere, 5, gate.Clock()).verdict == "error"

@@ -24,9 +24,11 @@ class Pages(http.server.BaseHTTPRequestHandler):
     """A small site: every page is a method of an answer."""
 
     def do_GET(self) -> None:
-        if self.path == "/login":
+        away = f"http://localhost:{self.server.server_address[1]}/echo"
+        pages = {"/login": "/welcome", "/round": "/round", "/home": "/echo", "/away": away}
+        if self.path in pages:
             self.send_response(302)
-            self.send_header("Location", "/welcome")
+            self.send_header("Location", pages[self.path])
             self.end_headers()
             return
         body = {"/big": b"x" * 3_000_000, "/latin": b"caf\xe9"}.get(self.path, b"path " + self.path.encode())
@@ -79,7 +81,10 @@ def free_port() -> int:
 
 
 def test_an_answer_over_http(site: str) -> None:
-    assert observers.fetch(site + "/a?b=c", {}, 2) == (200, "path /a?b=c", "")
+    answer = observers.fetch(site + "/a?b=c", {}, 2)
+    assert answer[:3] == (200, "path /a?b=c", "")
+    assert answer.headers["content-length"] == "11"
+    assert 0 < answer.seconds < 2
 
 
 def test_a_url_without_a_path_asks_for_the_root(site: str) -> None:
@@ -91,7 +96,17 @@ def test_headers_are_sent(site: str) -> None:
 
 
 def test_redirects_are_not_followed(site: str) -> None:
-    assert observers.fetch(site + "/login", {}, 2) == (302, "", "/welcome")
+    assert observers.fetch(site + "/login", {}, 2)[:3] == (302, "", "/welcome")
+
+
+def test_redirects_are_followed_as_often_as_is_asked(site: str) -> None:
+    assert observers.fetch(site + "/login", {}, 2, follow=1)[:2] == (200, "path /welcome")
+    assert observers.fetch(site + "/round", {}, 2, follow=3).status == 302
+
+
+def test_headers_do_not_follow_to_another_host(site: str) -> None:
+    assert observers.fetch(site + "/away", {"Authorization": "Bearer x"}, 2, follow=1).body == "none"
+    assert observers.fetch(site + "/home", {"Authorization": "Bearer x"}, 2, follow=1).body == "Bearer x"
 
 
 def test_a_status_of_trouble_is_an_answer(site: str) -> None:

@@ -31,7 +31,16 @@ def test_defaults_are_filled_in() -> None:
         "http",
         f"http {URL}",
         2.0,
-        {"url": URL, "status": [200], "body": None, "headers": {}},
+        {
+            "url": URL,
+            "status": [200],
+            "body": None,
+            "json": {},
+            "answer_headers": {},
+            "within": None,
+            "follow": 0,
+            "headers": {},
+        },
     )
     assert parsed(kind="tcp", port=80).options == {"host": "127.0.0.1", "port": 80}
     assert parsed(kind="command", argv=["true"]).options == {"argv": ["true"], "rc": 0}
@@ -56,12 +65,12 @@ def test_a_label_shows_no_secret() -> None:
 
 
 REFUSED: list[tuple[object, str]] = [
-    ("http", r"probes\[0\] is 'http': must be a mapping with a 'kind' \(command, http, systemd, tcp, version\)"),
-    ({}, r"probes\[0\].kind is None: must be one of command, http"),
+    ("http", r"probes\[0\] is 'http': must be a mapping with a 'kind' \(balancer, clock, command, disk, dns,"),
+    ({}, r"probes\[0\].kind is None: must be one of balancer, clock"),
     ({"kind": "htp"}, r"kind is 'htp'.*did you mean 'http'\?"),
     ({"kind": ["http"]}, r"kind is \['http'\]"),
     ({"kind": "http"}, r"probes\[0\] has no key 'url': must be an http or https URL"),
-    ({"kind": "http", "ulr": URL}, r"unknown key 'ulr', did you mean 'url'\? \(kind http takes body, headers, kind"),
+    ({"kind": "http", "ulr": URL}, r"unknown key 'ulr', did you mean 'url'\? \(kind http takes answer_headers, body"),
     ({"kind": "http", "url": URL, "port": 80}, r"unknown key 'port'"),
     ({"kind": "http", "url": URL, 7: 1}, r"unknown key 7"),
     ({"kind": "http", "url": "127.0.0.1:8080"}, r"url is '127.0.0.1:8080': must be an http or https URL"),
@@ -83,6 +92,10 @@ REFUSED: list[tuple[object, str]] = [
     ({"kind": "http", "url": URL, "timeout": float("nan")}, "timeout is nan"),
     ({"kind": "http", "url": URL, "timeout": True}, "timeout is True"),
     ({"kind": "http", "url": URL, "name": " "}, "name is ' '"),
+    ({"kind": "http", "url": URL, "json": ["ok"]}, r"json is \['ok'\]: must be a mapping of paths to values"),
+    ({"kind": "http", "url": URL, "answer_headers": {"X": "("}}, "answer_headers is"),
+    ({"kind": "http", "url": URL, "within": 0}, "within is 0: must be a number of seconds above 0"),
+    ({"kind": "http", "url": URL, "follow": -1}, "follow is -1: must be a count"),
     ({"kind": "tcp"}, "has no key 'port': must be a port from 1 to 65535"),
     ({"kind": "tcp", "port": 0}, "port is 0"),
     ({"kind": "tcp", "port": "80"}, "port is '80'"),
@@ -120,6 +133,29 @@ HTTP: list[tuple[HttpAnswer, dict[str, Any], bool, str]] = [
         False,
         "answered 302 and pointed to /login, which is not followed (expected 200)",
     ),
+    (PAGE._replace(seconds=0.2), {"within": 0.3}, True, "answered 200"),
+    (PAGE._replace(seconds=0.4), {"within": 0.3}, False, "answered 200 after 0.4 s (at most 0.3 s allowed)"),
+    (PAGE._replace(headers={"x-shard": "eu-1"}), {"answer_headers": {"X-Shard": "^eu-"}}, True, "answered 200"),
+    (
+        PAGE._replace(headers={"x-shard": "us-1"}),
+        {"answer_headers": {"X-Shard": "^eu-"}},
+        False,
+        "answered 200, but its header X-Shard is 'us-1', which does not match '^eu-'",
+    ),
+    (PAGE, {"answer_headers": {"X-Shard": "."}}, False, "answered 200, but it has no header X-Shard"),
+]
+JSON = HttpAnswer(200, '{"status": "ok", "checks": [{"up": true, "n": 1}]}', "")
+HTTP += [
+    (JSON, {"json": {"status": "ok", "checks.0.up": True}}, True, "answered 200"),
+    (JSON, {"json": {"status": "up"}}, False, "answered 200, but its JSON has 'ok' at 'status' (expected 'up')"),
+    (JSON, {"json": {"checks.0.n": True}}, False, "answered 200, but its JSON has 1 at 'checks.0.n' (expected True)"),
+    (
+        JSON,
+        {"json": {"checks.1.up": True}},
+        False,
+        f"answered 200, but its JSON has nothing at 'checks.1.up': {JSON.body}",
+    ),
+    (PAGE, {"json": {"a": 1}}, False, "answered 200, but its body is no JSON: all is well"),
 ]
 
 
@@ -201,7 +237,7 @@ def test_an_attempt_says_what_it_saw_on_one_line_without_what_was_sent() -> None
 
 def test_the_values_of_headers_are_masked_in_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     echo = HttpAnswer(401, "you sent Bearer s3cr3t-word and s3cr3t-word", "")
-    monkeypatch.setattr(probes.observers, "fetch", lambda url, headers, timeout: echo)
+    monkeypatch.setattr(probes.observers, "fetch", lambda *_asked: echo)
     probe = parsed(kind="http", url=URL, headers={"Authorization": "Bearer s3cr3t-word"})
     assert probes.check(probe, 1).detail == "answered 401 (expected 200): you sent *** and ***"
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
+from ansible_collections.convoy.rollout.plugins.module_utils.haproxy import stat_rows
 from ansible_collections.convoy.rollout.plugins.modules import haproxy_info
 
 
@@ -36,6 +37,13 @@ def test_info_of_all_servers(capsys: Any, haproxy_replay: Callable[..., Any]) ->
 def test_info_of_some(capsys: Any, haproxy_replay: Callable[..., Any]) -> None:
     _code, result = call(capsys, socket=haproxy_replay("up").path, servers=["app2"])
     assert list(result["servers"]) == ["app2"]
+
+
+def test_all_counters_are_told_where_they_are_wanted(capsys: Any, haproxy_replay: Callable[..., Any]) -> None:
+    _code, result = call(capsys, socket=haproxy_replay("up").path, statistics=True)
+    assert {"app1", "app2", "app3", "spare", "bare"} == {row["svname"] for row in stat_rows(result["statistics"])}
+    _code, result = call(capsys, socket=haproxy_replay("up").path)
+    assert "statistics" not in result
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,18 @@ def test_an_unhealthy_one_fails_with_every_attempt(capsys: Any, port: int) -> No
     )
 
 
+def test_a_watch_lasts_for_its_time(capsys: Any, port: int) -> None:
+    code, result = call(capsys, probes=[{"kind": "tcp", "port": port}], gate={"interval": 0.05}, watch=0.2)
+    assert (code, result["verdict"]) == (0, "pass")
+    assert 2 <= len(result["attempts"]) <= 5
+
+
+def test_a_watch_ends_with_the_first_unhealthy_answer(capsys: Any) -> None:
+    code, result = call(capsys, probes=[{"kind": "command", "argv": ["false"]}], watch=60)
+    assert (code, result["verdict"], len(result["attempts"])) == (1, "fail", 1)
+    assert result["msg"] == "probe command false ended with 1 (expected 0)"
+
+
 def test_no_probes_fail(capsys: Any) -> None:
     code, result = call(capsys)
     assert (code, result["verdict"]) == (1, "inconclusive")

@@ -37,6 +37,8 @@ ROLLBACK: dict[str, Any] = {
     "zone_order": "inventory",
     "on_failure": "turn_back",
     "when_unreachable": "fail",
+    "when_unhealthy": "go_first",
+    "min_up": 0,
     "progress_deadline": 0,
     "hooks": {},
     "keep": 5,

@@ -306,54 +306,31 @@ def test_only_a_way_back_without_fault_has_returned(results: Any, failure: str) 
 # the gate of a phase
 
 
-@pytest.mark.parametrize(
-    ("hosts", "bake", "expected"),
-    [
-        ([], 30, []),
-        (["a"], 0, ["a"] * 2),
-        (["a"], 3, ["a"] * 5),
-        (["a", "b"], 3, ["a", "b"] * 3),
-        (["a", "b", "c"], 0.5, ["a", "b", "c"] * 2),
-    ],
-)
-def test_hosts_are_asked_in_turn(hosts: list[str], bake: float, expected: list[str]) -> None:
-    assert road.watch_rounds(hosts, bake) == expected
-
-
-@given(st.integers(1, 500), st.floats(0, 600), st.integers(1, 20))
-def test_the_turns_outlast_the_bake_time_and_stay_few(count: int, bake: float, sample: int) -> None:
+@given(st.integers(0, 500), st.integers(1, 30))
+def test_all_hosts_are_watched_or_so_many_of_them(count: int, most: int) -> None:
     hosts = [f"app{n}" for n in range(count)]
-    turns = road.watch_rounds(hosts, bake, sample)
-    asked = list(dict.fromkeys(turns))
-    assert len(turns) >= bake
-    assert len(turns) <= bake + 2 * sample + 2
-    assert len(asked) == min(count, sample)
-    assert set(asked) <= set(hosts)
-    assert [turns.count(host) for host in asked] == [len(turns) // len(asked)] * len(asked)
+    chosen = road.sample(hosts, most)
+    assert len(chosen) == len(set(chosen)) == min(count, most)
+    assert chosen == sorted(chosen, key=hosts.index)
 
 
 def test_a_sample_is_spread_over_the_phase() -> None:
     hosts = [f"app{n}" for n in range(100)]
-    assert road.watch_rounds(hosts, 0)[:10] == [f"app{n}" for n in range(0, 100, 10)]
+    assert road.sample(hosts, 10) == [f"app{n}" for n in range(0, 100, 10)]
 
 
 @pytest.mark.parametrize(
-    ("results", "verdict", "why"),
+    ("results", "failure", "verdict", "why"),
     [
-        ([], "inconclusive", "no host of the phase was asked"),
-        ([{"verdict": "pass", "watched": "app1"}] * 12, "pass", "12 checks passed"),
-        (
-            [{"verdict": "pass", "watched": "app1"}, {"verdict": "fail", "watched": "app2", "message": "answered 500"}],
-            "fail",
-            "app2: answered 500",
-        ),
-        ([{"verdict": "inconclusive", "watched": "app1", "message": "no probes"}], "inconclusive", "app1: no probes"),
-        ([{**GONE, "watched": "app1"}], "fail", "app1 cannot be reached: Connection timed out"),
-        ([{"failed": True, "msg": "no Python", "watched": "app1"}], "error", "app1: no Python"),
+        ([], "", "inconclusive", "no host of the phase was asked"),
+        ([{"enlisted": True}, {"verdict": "pass", "message": "2 hosts healthy"}], "", "pass", "2 hosts healthy"),
+        ([{"verdict": "fail", "message": "app1: answered 500"}], "", "fail", "app1: answered 500"),
+        ([{"failed": True, "msg": "no such plugin"}], "", "error", "no such plugin"),
+        ([{"verdict": "pass", "message": "1 host healthy"}], "the cache is cold", "fail", "the cache is cold"),
     ],
 )
-def test_the_last_answer_decides(results: Any, verdict: str, why: str) -> None:
-    assert road.watch_verdict(results) == {"verdict": verdict, "why": why}
+def test_the_last_result_has_the_verdict(results: Any, failure: str, verdict: str, why: str) -> None:
+    assert road.watch_verdict(results, failure) == {"verdict": verdict, "why": why}
 
 
 # who is in service
@@ -380,6 +357,19 @@ def test_a_host_serves_when_every_load_balancer_that_knows_it_says_so(answers: A
 
 def test_a_host_may_have_another_name_in_the_load_balancer() -> None:
     assert road.membership([balancer(web_1="up")], {"app1": "web_1"}, ["app1"]) == {"app1": True}
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ([], None),
+        ([balancer(app1="up", app2="drained")], 1),
+        ([balancer(app1="up", app2="up"), balancer(app1="up", app2="down")], 1),
+        ([balancer(app1="maint")], 0),
+    ],
+)
+def test_how_many_are_up_where_the_fewest_are(answers: Any, expected: int | None) -> None:
+    assert road.members_up(answers) == expected
 
 
 # Load balancers that are switched

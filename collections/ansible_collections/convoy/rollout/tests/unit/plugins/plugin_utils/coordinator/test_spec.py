@@ -13,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import (
+    OnFailure,
     PhaseSpec,
     Quantity,
     SpecError,
     nearest,
+    parse_choice,
     parse_colours,
     parse_flag,
     parse_phases,
@@ -128,8 +130,11 @@ def test_a_name_may_be_a_number() -> None:
         ([{"name": "canary"}], "rollout_phases[0]: 'size' is missing"),
         ([FLEET | {"sise": 1}], "rollout_phases[0]: unknown key 'sise': did you mean 'size'?"),
         ([FLEET | {"max_unavailible": 1}], "unknown key 'max_unavailible': did you mean 'max_unavailable'?"),
-        ([FLEET | {"x": 1}], "unknown key 'x': known are approval, bake, max_unavailable, max_unavailable_per_zone,"),
+        ([FLEET | {"x": 1}], "unknown key 'x': known are approval, bake, gates, max_unavailable, max_unava"),
         ([FLEET | {1: 1}], "unknown key 1: known are"),
+        ([FLEET | {"gates": "errors"}], "rollout_phases[0].gates: 'errors' is no list of gates"),
+        ([FLEET | {"gates": ["errors", "errors"]}], "rollout_phases[0].gates: errors, errors: a gate is named twice"),
+        ([FLEET | {"gates": [None]}], "rollout_phases[0].gates[0]: None is no name"),
         ([FLEET | {"name": ""}], "rollout_phases[0].name: '' is no name"),
         ([FLEET | {"name": None}], "rollout_phases[0].name: None is no name"),
         ([FLEET | {"name": True}], "rollout_phases[0].name: True is no name"),
@@ -274,3 +279,14 @@ def test_the_phases_of_two_colours() -> None:
 def test_phases_of_two_colours_that_are_refused(raw: Any, coloured: bool, message: str) -> None:
     with pytest.raises(SpecError, match=re.escape(message)):
         parse_phases(raw, 1, coloured=coloured)
+
+
+def test_the_gates_of_a_phase_keep_their_order() -> None:
+    phases = parse_phases([{"name": "canary", "size": 1, "gates": ["latency", "errors"]}, FLEET], 1)
+    assert [phase.gates for phase in phases] == [("latency", "errors"), ()]
+
+
+def test_a_word_that_is_none_of_the_known_ones_is_told_the_nearest() -> None:
+    with pytest.raises(SpecError) as refused:
+        parse_choice("rollout_on_failure", "turnback", OnFailure)
+    assert str(refused.value) == "rollout_on_failure: unknown value 'turnback': did you mean 'turn_back'?"

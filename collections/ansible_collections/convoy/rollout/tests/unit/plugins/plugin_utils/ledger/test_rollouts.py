@@ -340,7 +340,14 @@ def test_a_gate_that_a_dead_run_left_open_is_due(scene: Scene) -> None:
     plan = a_plan(bake=30)
     scene.open(ANNA, plan=plan)
     scene.go("app1")
-    assert scene.rollouts.gate("r1") == {"phase": "canary", "bake": 30, "bake_until": START + 30, "hosts": ["app1"]}
+    assert scene.rollouts.gate("r1") == {
+        "phase": "canary",
+        "bake": 30,
+        "bake_until": START + 30,
+        "hosts": ["app1"],
+        "gates": [],
+        "sides": {"canary": ["app1"], "baseline": ["app2", "app3", "app4"], "zones": {}},
+    }
     seen = fleet(4)
     seen["app1"] = replace(seen["app1"], active="hello-1.1.0")
     scene.clock.now += 100
