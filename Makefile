@@ -15,6 +15,9 @@ PYTHON_VERSION = $(shell $(BIN)/python -c 'import sys; print("%d.%d" % sys.versi
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 export PATH := $(BIN):$(PATH)
 
+# Debian's packages that bring a command, where it is missing; PostgreSQL's are off the PATH there.
+installed = @command -v $(1) /usr/lib/postgresql/*/bin/$(1) >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y --no-install-recommends $(2); }
+
 .PHONY: help env lab lab-down deploy test lint types unit project controller ledger sanity galaxy matrix integration e2e bench chaos prove molecule format changelog lock clean
 
 help: ## list the targets
@@ -57,7 +60,7 @@ controller: env ## the playbooks against this machine alone: bad input, and what
 	python -m pytest -n auto tests/controller
 
 ledger: env ## the ledger in a real PostgreSQL, and used by many processes at once
-	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y --no-install-recommends postgresql; }
+	$(call installed,initdb,postgresql)
 	python -m pytest tests/ledger
 
 sanity: env ## ansible-test sanity with every Python found here, no ignores
@@ -73,10 +76,12 @@ integration: env ## the modules on real hosts, over a lab of their own, named te
 	tests/in-lab test 3 python -m pytest -o faulthandler_timeout=900 $(wildcard tests/integration/test_*_module.py)
 
 e2e: env ## the roads of a deployment, and faults on them, over a lab of their own, named test
+	$(call installed,initdb,postgresql)
 	tests/in-lab test $(HOSTS) python -m pytest -o faulthandler_timeout=1500 $(filter-out %_module.py,$(wildcard tests/integration/test_*.py))
 
 chaos: env ## RUNS=100 rollouts of 8 hosts with a fault in each, from seed FIRST=1 on, over a lab of their own, named chaos
-	@{ ls /usr/lib/postgresql/*/bin/initdb && command -v cc; } >/dev/null 2>&1 || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y --no-install-recommends postgresql gcc libc6-dev; }
+	$(call installed,initdb,postgresql)
+	$(call installed,cc,gcc libc6-dev)
 	tests/in-lab chaos 8 $(SUDO) env CONVOY_LAB=chaos PYTHONPATH=collections $(BIN)/python -m tests.chaos.campaign --runs $(RUNS) --first $(FIRST) $(CHAOS)
 
 bench: env ## measure the ledger, the coordinator and the judges; writes docs/benchmarks.md and docs/judges.md anew

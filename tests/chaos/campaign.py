@@ -209,7 +209,12 @@ class Play:
         return False
 
     def recover(self) -> None:
-        """The command again, for a release that is well: until everything is there, and once more for nothing."""
+        """The command again, for a release that is well: until everything is there, and once more for nothing.
+
+        Where a rollout has ended with the whole fleet on one release, that is well enough for most runs.
+        """
+        if not self.scenario.to_the_end and self.theatre.version():
+            return
         well = not self.scenario.ill and not self.scenario.bad and self.record.runs[-1]["rc"] == 0
         done = well and self.theatre.version() == self.target
         for _attempt in range(AGAIN + 1):

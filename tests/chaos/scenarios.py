@@ -43,6 +43,7 @@ SHAPES: tuple[list[dict[str, Any]], ...] = (
 )
 GATE = {"interval": 0.2, "timeout": 5, "successes": 2, "deadline": 20}  # the machine may be busy
 TO_THE_END = 1000.0  # seconds: longer than any run lasts
+EVERY = 4  # so many runs, one is followed by a deployment that succeeds; no multiple of the number of kinds
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,11 @@ class Scenario:
     victim: str
     abrupt: bool
     step: int
+
+    @property
+    def to_the_end(self) -> bool:
+        """Whether the release is brought to all hosts afterwards, and then once more for nothing."""
+        return self.seed % EVERY == 0
 
     @property
     def variables(self) -> dict[str, Any]:

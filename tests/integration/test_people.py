@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
-from .environment import ALL_AT_ONCE, Environment
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts, RolloutView
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger
+from tests.ledger.cluster import Cluster
+
+from .environment import ALL_AT_ONCE, STREAM, Environment
 
 ONE_BY_ONE = [{"name": "all", "size": "100%", "max_unavailable": 1}]
 BAKES = [{"name": "canary", "size": 1, "bake": 15}, {"name": "rest", "size": "100%"}]
@@ -86,37 +91,59 @@ def test_a_rollout_is_stopped_where_it_is(on_1_0_0: Environment) -> None:
     on_1_0_0.see("1.0.0", "app2", "app3")
 
 
-def test_slices_share_one_rollout(on_1_0_0: Environment) -> None:
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[str]:
+    """The URL of an empty ledger in a PostgreSQL server, which is what slices on several machines need."""
+    cluster = Cluster()
+    try:
+        cluster.create()
+        yield cluster.database()
+    finally:
+        cluster.remove()
+
+
+def newest(ledger_url: str) -> RolloutView:
+    ledger = Ledger(ledger_url, "test")
+    ledger.verify(STREAM)
+    view = Rollouts(ledger, STREAM).view()
+    assert view is not None
+    return view
+
+
+def test_slices_share_one_rollout(on_1_0_0: Environment, postgresql: str) -> None:
     """Two runs of roll.yml with hosts of their own: one window over both, and one verdict."""
     on_1_0_0.publish("1.1.0")
-    opened = on_1_0_0.run("playbooks/open.yml", "1.1.0", rollout_phases=ONE_BY_ONE)
+    ledger = {"environment_ledger_url": postgresql}
+    opened = on_1_0_0.run("playbooks/open.yml", "1.1.0", **ledger, rollout_phases=ONE_BY_ONE)
     assert opened.rc == 0, opened.said
-    assert on_1_0_0.run("playbooks/stage.yml").rc == 0
+    assert on_1_0_0.run("playbooks/stage.yml", **ledger).rc == 0
     halves = [",".join(on_1_0_0.hosts[start::2]) for start in (0, 1)]
     with on_1_0_0.watched() as watched:
-        slices = [on_1_0_0.start("playbooks/roll.yml", rollout_target=half) for half in halves]
+        slices = [on_1_0_0.start("playbooks/roll.yml", **ledger, rollout_target=half) for half in halves]
         for one in slices:
             assert one.end().rc == 0, one.said
-    closed = on_1_0_0.run("playbooks/close.yml")
+    closed = on_1_0_0.run("playbooks/close.yml", **ledger)
     assert closed.rc == 0, closed.said
     assert watched.most_out() == 1
     assert watched.broken == []
+    assert newest(postgresql).status == "succeeded"
     on_1_0_0.see("1.1.0")
 
 
-def test_slices_turn_their_own_hosts_back(on_1_0_0: Environment) -> None:
+def test_slices_turn_their_own_hosts_back(on_1_0_0: Environment, postgresql: str) -> None:
     on_1_0_0.publish("1.1.0")
+    ledger = {"environment_ledger_url": postgresql}
     phases = [{"name": "most", "size": 5, "max_unavailable": 5}, {"name": "last", "size": "100%"}]
     with on_1_0_0.host_variables("app6", **BROKEN):
-        opened = on_1_0_0.run("playbooks/open.yml", "1.1.0", rollout_phases=phases)
+        opened = on_1_0_0.run("playbooks/open.yml", "1.1.0", **ledger, rollout_phases=phases)
         assert opened.rc == 0, opened.said
-        assert on_1_0_0.run("playbooks/stage.yml").rc == 0
+        assert on_1_0_0.run("playbooks/stage.yml", **ledger).rc == 0
         halves = [",".join(half) for half in (on_1_0_0.hosts[:3], on_1_0_0.hosts[3:])]
-        slices = [on_1_0_0.start("playbooks/roll.yml", rollout_target=half) for half in halves]
+        slices = [on_1_0_0.start("playbooks/roll.yml", **ledger, rollout_target=half) for half in halves]
         for one in slices:
             assert one.end().rc == 0, one.said
-    assert on_1_0_0.run("playbooks/close.yml").rc != 0
-    assert on_1_0_0.view().status == "reverted"
+    assert on_1_0_0.run("playbooks/close.yml", **ledger).rc != 0
+    assert newest(postgresql).status == "reverted"
     for one, hosts in zip(slices, (on_1_0_0.hosts[:3], on_1_0_0.hosts[3:5]), strict=True):
         told = next(line for line in one.said.splitlines() if "going back: " in line)
         assert sorted(told.partition("going back: ")[2].split(", ")) == hosts
