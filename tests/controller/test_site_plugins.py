@@ -97,7 +97,7 @@ def test_a_service_that_stays_cold_fails(site: Site, service: Service) -> None:
 # announcing
 
 
-GATE = {"phase": "canary", "hosts": ["app1", "app2"], "bake": 30.0, "bake_until": 0.0}
+GATE = {"phase": "canary", "hosts": ["app1", "app2"], "bake": 30.0, "bake_left": 0.0}
 
 
 def test_a_phase_is_announced(site: Site, service: Service) -> None:

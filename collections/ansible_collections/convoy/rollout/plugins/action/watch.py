@@ -10,7 +10,6 @@ only enlists the connection that was made for it; the last one asks all of them 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -72,7 +71,6 @@ class ActionModule(ControllerAction):
         "version": {"type": "str"},
         "gate": {"type": "dict", "default": {}},
         "seconds": {"type": "float"},
-        "until": {"type": "float"},
         "gates": {"type": "dict", "default": {}},
         "ask": {"type": "list", "elements": "str"},
         "sides": {"type": "dict", "default": {}},
@@ -115,8 +113,6 @@ class ActionModule(ControllerAction):
 def _watch(arguments: Mapping[str, Any]) -> tuple[Outcome, list[str]]:
     """The outcome, and what a person should know of it."""
     seconds = arguments["seconds"] or 0.0
-    if arguments["until"] is not None:
-        seconds = max(0.0, arguments["until"] - time.time())
     balancers = Balancers(tuple(arguments["balancers"]), arguments["backend"])
     try:
         gate = asked_of(arguments, seconds, balancers)

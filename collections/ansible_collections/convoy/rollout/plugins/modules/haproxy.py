@@ -199,7 +199,7 @@ ARGUMENTS: dict[str, Any] = {
     "min_up": {"type": "int", "default": 1},
     "force": {"type": "bool", "default": False},
     "duration": {"type": "float", "default": 10},
-    "token": {"type": "int"},
+    "token": {"type": "int", "no_log": False},
     "rollout": {"type": "str", "default": ""},
     "fence": {"type": "path", "default": "/var/lib/convoy/haproxy"},
 }

@@ -99,10 +99,10 @@ gate:
       description: For how many seconds the phase has to stay healthy.
       type: float
       sample: 30.0
-    bake_until:
-      description: When that time is over, in seconds since the epoch.
+    bake_left:
+      description: How many of these seconds are left, by the ledger's clock.
       type: float
-      sample: 1767225600.0
+      sample: 29.8
     hosts:
       description: The hosts of the phase that run the new release.
       type: list

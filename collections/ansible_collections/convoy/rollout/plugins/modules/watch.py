@@ -63,10 +63,7 @@ options:
     type: dict
     default: {}
   seconds:
-    description: For how long to watch. Without it and without O(until), each probe is asked once.
-    type: float
-  until:
-    description: Until when to watch, in seconds since the epoch.
+    description: For how long to watch. Without it each probe is asked once.
     type: float
   gates:
     description: The metric gates of the site by name, each as a metric of M(convoy.rollout.metric_gate).

@@ -72,9 +72,9 @@ def draft(
     live = [reading for reading in leaving if reading.name in serving(of_colours[switch.leaving], rotation)]
     if back and not version:
         goals = standing_release(coming, switch.coming, latest)
-        done, goal = False, lambda reading: goals[reading.name]
+        done, goal = False, _by_name(goals)
     elif back and live and all(_version(reading) == version and reading.facts("").serves for reading in live):
-        done, goal = True, lambda reading: str(reading.active)
+        done, goal = True, _active
     else:
         goal = target()
         done = (
@@ -88,6 +88,14 @@ def draft(
     runs = {reading.name: reading.active for reading in readings}
     done = done and traffic is Traffic.OLD
     return Draft(plan, seen, done or switched, runs, traffic, status_lines(of_colours, rotation))
+
+
+def _by_name(goals: Mapping[str, str]) -> Callable[[Reading], str]:
+    return lambda reading: goals[reading.name]
+
+
+def _active(reading: Reading) -> str:
+    return str(reading.active)
 
 
 def _of(readings: Sequence[Reading], hosts: Sequence[str]) -> list[Reading]:

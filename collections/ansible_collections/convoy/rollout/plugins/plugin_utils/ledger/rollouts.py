@@ -311,8 +311,9 @@ class Rollouts:
     def gate(self, rollout: str) -> dict[str, Any] | None:
         """The open gate as JSON types; None if none is open.
 
-        phase (its name), bake and bake_until (seconds), hosts (those of the phase), gates (names), and ``sides``: the
-        hosts that this rollout brought to the new release, those that still run the old one, and the zones of both.
+        phase (its name), bake and bake_left (seconds, the whole and what is left of it by the ledger's clock), hosts
+        (those of the phase), gates (names), and ``sides``: the hosts that this rollout brought to the new release,
+        those that still run the old one, and the zones of both.
         """
         view = self.standing(rollout)
         if view.state.gate is None:
@@ -321,10 +322,12 @@ class Rollouts:
         hosts = [row.name for row in view.hosts if row.phase == view.state.phase and row.status is HostStatus.SUCCEEDED]
         if view.plan.switch and view.state.traffic is Traffic.NEW:
             hosts = view.ready
+        with self._ledger.transaction(self.stream) as tx:
+            left = max(0.0, view.state.gate.bake_until - tx.now)
         return {
             "phase": phase.name,
             "bake": phase.bake,
-            "bake_until": view.state.gate.bake_until,
+            "bake_left": left,
             "hosts": hosts,
             "gates": list(phase.gates),
             "sides": {

@@ -343,7 +343,7 @@ def test_a_gate_that_a_dead_run_left_open_is_due(scene: Scene) -> None:
     assert scene.rollouts.gate("r1") == {
         "phase": "canary",
         "bake": 30,
-        "bake_until": START + 30,
+        "bake_left": 30,
         "hosts": ["app1"],
         "gates": [],
         "sides": {"canary": ["app1"], "baseline": ["app2", "app3", "app4"], "zones": {}},
@@ -352,7 +352,10 @@ def test_a_gate_that_a_dead_run_left_open_is_due(scene: Scene) -> None:
     seen["app1"] = replace(seen["app1"], active="hello-1.1.0")
     scene.clock.now += 100
     assert scene.open(BERT, plan=plan, seen=seen).gate_due
-    assert scene.rollouts.gate("r1")["bake_until"] == START + 130
+    scene.clock.now += 12
+    assert scene.rollouts.gate("r1")["bake_left"] == 18
+    scene.clock.now += 50
+    assert scene.rollouts.gate("r1")["bake_left"] == 0
 
 
 def test_another_plan_supersedes_what_a_dead_run_left(scene: Scene) -> None:
