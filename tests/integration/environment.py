@@ -424,6 +424,7 @@ class Environment:
     def wipe(self) -> None:
         """Have hosts on which nothing was ever deployed, and an empty ledger."""
         self.on_each(WIPE + NOTHING_LEFT)
+        self.fleet.shell("lb1", "rm -rf /var/lib/convoy/haproxy")
         self._forget_ledger()
         self.tell_balancer(*(f"set server app/{host} state ready" for host in self.hosts))
 

@@ -34,6 +34,6 @@ def held(params: Mapping[str, Any], clock: Clock, dry: bool) -> Iterator[None]:
             f"{error.filename}: {error.strerror}: the token of the rollout cannot be remembered there; run the task "
             "with become: true, or name another directory as fence"
         ) from error
-    with tree.lock(clock, params["timeout"] + 30, "switch"):
+    with tree.lock(clock, params["timeout"] + 30, params["state"]):
         tree.admit(params["token"], params["rollout"])
         yield

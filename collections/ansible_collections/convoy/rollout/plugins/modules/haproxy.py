@@ -80,8 +80,8 @@ options:
     default: 10
   token:
     description:
-      - With O(state=switched), the fencing token of the rollout. The load balancer's host remembers the highest one
-        that it has seen, and refuses a lower one. Calls with a token wait for each other.
+      - The fencing token of the rollout. The load balancer's host remembers the highest one that it has seen, and
+        refuses a lower one before anything is changed. With O(state=switched) calls wait for each other.
     type: int
   rollout:
     description: The rollout that has the token, to tell who has a higher one.
@@ -220,6 +220,9 @@ def check(params: dict[str, Any]) -> None:
 def reach(backend: haproxy.Backend, params: dict[str, Any], dry: bool) -> haproxy.Outcome:
     """Bring the servers to the state that is asked for."""
     names, clock = params["servers"], Clock()
+    if params["state"] in ("drained", "ready"):
+        with fence.held(params, clock, dry):
+            pass  # others need not wait until sessions have ended, or a server is healthy
     if params["state"] == "drained":
         return haproxy.drain(backend, clock, names, params["timeout"], params["min_up"], params["force"], dry)
     if params["state"] == "ready":

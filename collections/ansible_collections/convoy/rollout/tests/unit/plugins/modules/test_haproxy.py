@@ -94,6 +94,19 @@ def test_switched(capsys: Any, haproxy_replay: Callable[..., Any], tmp_path: Pat
     assert replay.set == ["app/app1 state ready"]
 
 
+@pytest.mark.parametrize("state", ["drained", "ready"])
+def test_a_stale_rollout_changes_nothing(
+    capsys: Any, haproxy_replay: Callable[..., Any], tmp_path: Path, state: str
+) -> None:
+    replay = haproxy_replay("up")
+    arguments = {"socket": replay.path, "servers": ["app1"], "min_up": 0, "fence": str(tmp_path)}
+    assert call(capsys, **arguments, state="ready", token=7, rollout="r7")[0] == 0
+    code, result = call(capsys, **arguments, state=state, token=6, rollout="r6")
+    assert (code, result["stale_token"], result["changed"]) == (1, True, False)
+    assert "rollout r7 came here with token 7; nothing was changed" in result["msg"]
+    assert replay.set == []
+
+
 @pytest.mark.parametrize(
     ("servers", "away", "message"),
     [
