@@ -272,7 +272,12 @@ class Environment:
             "environment_allowed_signers": str(self.directory / "keys/allowed_signers"),
             "publish_signing_key": str(self.directory / "keys/release_key"),
             "depot_path": str(self.directory / "depot"),
-            "component_gate": {"interval": 0.2, "timeout": 2, "successes": 2, "deadline": 20},
+            "component_gate": {
+                "interval": 0.2,
+                "timeout": 5,
+                "successes": 2,
+                "deadline": 20,
+            },  # the machine may be busy
             "rollout_phases": [
                 {"name": "canary", "size": 1, "bake": 1},
                 {"name": "fleet", "size": "100%", "max_unavailable": 2},
