@@ -72,11 +72,11 @@ matrix: env ## unit tests under ansible-core 2.20 and 2.21, and of target code u
 	tests/matrix
 
 integration: env ## the modules on real hosts, over a lab of their own, named test
-	tests/in-lab test 3 python -m pytest -o faulthandler_timeout=900 $(wildcard tests/integration/test_*_module.py)
+	tests/in-lab test 3 python -m pytest $(wildcard tests/integration/test_*_module.py)
 
 e2e: env ## the roads of a deployment, and faults on them, over a lab of their own, named test
 	$(call installed,initdb,postgresql)
-	tests/in-lab test $(HOSTS) python -m pytest -o faulthandler_timeout=1500 $(filter-out %_module.py,$(wildcard tests/integration/test_*.py))
+	tests/in-lab test $(HOSTS) python -m pytest -o timeout=1500 $(filter-out %_module.py,$(wildcard tests/integration/test_*.py))
 
 chaos: env ## RUNS=100 rollouts of 8 hosts with a fault in each, from seed FIRST=1 on, over a lab of their own, named chaos
 	$(call installed,initdb,postgresql)
@@ -88,7 +88,7 @@ bench: env ## measure the ledger, the coordinator and the judges; writes docs/be
 	bench/judges
 
 prove: env ## 10,000 histories of the coordinator instead of 300: half an hour
-	CONVOY_HISTORIES=10000 python -m pytest -o faulthandler_timeout=0 $(COLLECTION)/tests/unit/plugins/plugin_utils/coordinator/test_rollouts_always.py
+	CONVOY_HISTORIES=10000 python -m pytest -o timeout=0 $(COLLECTION)/tests/unit/plugins/plugin_utils/coordinator/test_rollouts_always.py
 
 molecule: env ## molecule's scenarios over a lab of their own, named molecule
 	tests/molecule test --all

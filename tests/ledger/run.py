@@ -102,11 +102,19 @@ def meet(ledger: Ledger) -> None:
 
 
 def roll(
-    ledger: Ledger, rollout: str, token: int, out: str, work: float, part: Sequence[int] = (0, 1), fails: str = ""
+    ledger: Ledger,
+    rollout: str,
+    token: int,
+    out: str,
+    work: float,
+    part: Sequence[int] = (0, 1),
+    fails: str = "",
+    hangs: str = "",
 ) -> None:
     """``out``: a directory in which a host has a file for as long as it is out of service, ``work`` seconds.
 
-    ``part`` n of m: only every m-th host, from the n-th on. The host that ``fails`` stays out of service.
+    ``part`` n of m: only every m-th host, from the n-th on. The host that ``fails`` stays out of service. With the host
+    that ``hangs`` the run says that it has it in hand, and does nothing more.
     """
     rollouts = Rollouts(ledger, STREAM)
     went, most = [], 0
@@ -119,6 +127,9 @@ def roll(
         with mark.open("x") as file:
             file.write(str(os.getpid()))
         most = max(most, len(os.listdir(out)))
+        if name == hangs:
+            say(in_hand=name)
+            sys.stdin.read()
         time.sleep(work)
         if name == fails:
             rollouts.report(rollout, token, name, HostStatus.FAILED, "it is to fail")

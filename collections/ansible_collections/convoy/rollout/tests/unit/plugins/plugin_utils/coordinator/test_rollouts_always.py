@@ -4,7 +4,7 @@
 """What must always hold of a rollout, whatever hosts, gates, people, clocks and controllers do.
 
 300 histories by default; CONVOY_HISTORIES in the environment names another number (10,000 take about half an hour:
-give pytest -o faulthandler_timeout=0 too).
+give pytest -o timeout=0 too).
 """
 
 from __future__ import annotations
