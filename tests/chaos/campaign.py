@@ -295,12 +295,13 @@ class Play:
         self.record.story = [{**asdict(entry), "data": json.loads(entry.data)} for entry in entries]
 
     def whole(self, seen: Mapping[str, Seen | None]) -> list[str]:
-        """Whether what hosts have active is what was published, file by file."""
+        """Whether what hosts have active is what was published, and what this run made has its greeting."""
         found = []
         for host, look in seen.items():
             version = look.active.partition("-")[0] if look else ""
             if look and version in self.theatre.artifacts:
-                greeting = self.scenario.variables["hello_greeting"]
+                old = look.active in self.start_of.values()
+                greeting = "" if old else self.scenario.variables["hello_greeting"]
                 faults = self.containers.faults(host, look.active, self.theatre.artifacts[version], greeting)
                 found += [f"5 whole: {fault}" for fault in faults]
         return found
