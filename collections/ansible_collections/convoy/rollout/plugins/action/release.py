@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Bring a release to a host and run the module ``release``: one remote call, two where the artifact has to travel."""
+"""Bring a release to a host and run the module ``release``: one remote call, also where the artifact has to travel."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 
+from ansible_collections.convoy.rollout.plugins.plugin_utils.courier import ATTACHED_MOST, Attached, Courier, Result
 from ansible_collections.convoy.rollout.plugins.plugin_utils.manifest import Manifest, from_json
 from ansible_collections.convoy.rollout.plugins.plugin_utils.release_action import ReleaseAction
 from ansible_collections.convoy.rollout.plugins.plugin_utils.rendering import release_id
@@ -21,22 +22,24 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.rendering import re
 class ActionModule(ReleaseAction):
     """``convoy.rollout.release``"""
 
-    TRANSFERS_FILES = True
-
-    def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Run the module; send the artifact only if the host says that it lacks it."""
-        result: dict[str, Any] = super().run(tmp, task_vars)
+    def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> Result:
+        """Run the module. The artifact goes with it where the host is known to lack it, else when it says so."""
+        result: Result = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
-        artifact = arguments.pop("artifact", None)
+        artifact, lacking = arguments.pop("artifact", None), arguments.pop("lacking", False)
         if arguments.get("verify_only"):
             artifact = None
             arguments = {key: value for key, value in arguments.items() if key not in ("manifest", "config", "units")}
         elif arguments.get("state") == "staged":
             self._complete(arguments, task_vars or {})
-        result.update(self._execute_module(module_args=arguments, task_vars=task_vars))
-        if result.get("artifact_needed") and artifact and not self._task.check_mode:
-            arguments["artifact"] = self._send(artifact)
-            result.update(self._execute_module(module_args=arguments, task_vars=task_vars))
+        courier = Courier(self, task_vars or {})
+        sends = bool(artifact) and not self._task.check_mode
+        result.update(courier.call("release", arguments, _small(artifact) if sends and lacking else None))
+        if result.get("artifact_needed") and sends:
+            attached = _small(artifact) if courier.is_short else None
+            if attached is None:
+                arguments["artifact"] = self._send(artifact)
+            result.update(courier.call("release", arguments, attached))
         return result
 
     def _complete(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> None:
@@ -55,6 +58,12 @@ class ActionModule(ReleaseAction):
         remote: str = self._connection._shell.join_path(self._make_tmp_path(), "artifact")
         self._transfer_file(artifact, remote)
         return remote
+
+
+def _small(artifact: str) -> Attached | None:
+    """The artifact as something to attach, if it is small enough for that."""
+    path = Path(artifact)
+    return ("artifact", path.read_bytes()) if path.stat().st_size <= ATTACHED_MOST else None
 
 
 def _verified(manifest: Mapping[str, str]) -> Manifest:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from ansible_collections.convoy.rollout.plugins.plugin_utils.courier import Courier
 from ansible_collections.convoy.rollout.plugins.plugin_utils.release_action import ReleaseAction
 
 
@@ -22,7 +23,7 @@ class ActionModule(ReleaseAction):
         units = [{"name": unit["name"]} for unit in arguments.get("units") or []]
         rendered = self.rendered(arguments, task_vars or {})
         began = time.time()
-        result.update(self._execute_module(module_args={**arguments, "units": units}, task_vars=task_vars))
+        result.update(Courier(self, task_vars or {}).call("release_info", {**arguments, "units": units}))
         result["rendered"] = rendered.digest
         if "clock" in result:
             result["clock_skew"] = _skew(result["clock"], began, time.time())

@@ -10,7 +10,7 @@ only enlists the connection that was made for it; the last one asks all of them 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
@@ -27,6 +27,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.analysis.sources im
 from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import ControllerAction, Result
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Verdict
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError
+from ansible_collections.convoy.rollout.plugins.plugin_utils.courier import Courier
 from ansible_collections.convoy.rollout.plugins.plugin_utils.gates import Balancers, asked_of, left_out
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger, LedgerError
@@ -43,7 +44,11 @@ class Enlisted:
     task_vars: dict[str, Any]
 
     def call(self, module: str, arguments: Mapping[str, Any]) -> Result:
-        """Run a module on it."""
+        """Run a module of the collection on it."""
+        return Courier(self.action, self.task_vars).call(module, arguments)
+
+    def call_own(self, module: str, arguments: Mapping[str, Any]) -> Result:
+        """Run a module of the site on it."""
         result: Result = self.action._execute_module(
             module_name=module, module_args=dict(arguments), task_vars=self.task_vars
         )
@@ -151,14 +156,14 @@ def _ask(enlisted: Enlisted, seconds: float) -> Said:
     """Watch a host for so many seconds, then run the site's own modules there."""
     given = enlisted.arguments
     asked = {key: given[key] for key in ("probes", "version", "gate")}
-    result = _called(enlisted, "convoy.rollout.health_gate", {**asked, "watch": seconds})
+    result = _called(partial(enlisted.call, "health_gate", {**asked, "watch": seconds}))
     if isinstance(result, Said):
         return result
     if "verdict" not in result:
         return Said(Verdict.ERROR, _first_line(result.get("msg")))
     said = Said(Verdict(result["verdict"]), result["message"], {"attempts": result["attempts"]})
     for own in given["modules"] if said.verdict is Verdict.PASS else ():
-        result = _called(enlisted, own["module"], own["args"])
+        result = _called(partial(enlisted.call_own, own["module"], own["args"]))
         if isinstance(result, Said):
             return result
         if result.get("failed"):
@@ -166,10 +171,10 @@ def _ask(enlisted: Enlisted, seconds: float) -> Said:
     return said
 
 
-def _called(enlisted: Enlisted, module: str, arguments: Mapping[str, Any]) -> Result | Said:
+def _called(call: Callable[[], Result]) -> Result | Said:
     """The result of a module, or what it means that there is none."""
     try:
-        result = enlisted.call(module, arguments)
+        result = call()
     except AnsibleConnectionFailure as error:
         return Said(Verdict.FAIL, f"it cannot be reached: {_first_line(error)}")
     except AnsibleError as error:
@@ -182,7 +187,7 @@ def _called(enlisted: Enlisted, module: str, arguments: Mapping[str, Any]) -> Re
 def _statistics(enlisted: Enlisted, arguments: Mapping[str, Any]) -> Answer:
     """The counters of a load balancer, through its runtime socket."""
     asked = {"socket": arguments["socket"], "backend": arguments["backend"], "statistics": True}
-    result = _called(enlisted, "convoy.rollout.haproxy_info", asked)
+    result = _called(partial(enlisted.call, "haproxy_info", asked))
     if isinstance(result, Said):
         return Answer(error=f"cannot be asked: {result.why}")
     if result.get("failed"):

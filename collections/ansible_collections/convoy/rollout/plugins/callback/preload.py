@@ -27,7 +27,7 @@ from importlib import import_module
 from ansible.plugins.callback import CallbackBase
 
 # Those that run once a host; what runs once a rollout needs nothing more.
-_ACTIONS = ("admission", "release", "release_info", "report", "rollout", "verdict")
+_ACTIONS = ("admission", "haproxy", "haproxy_info", "release", "release_info", "report", "rollout", "verdict", "watch")
 _LIBRARIES = (
     "ansible.module_utils.common.arg_spec",
     "ansible.plugins.action.normal",

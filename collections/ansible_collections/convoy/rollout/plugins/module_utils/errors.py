@@ -70,3 +70,10 @@ class GateError(ConvoyTargetError):
 
 class TrafficError(ConvoyTargetError):
     """The load balancer refused, failed or did not answer in time."""
+
+
+def failure(error: ConvoyTargetError | OSError) -> dict[str, Any]:
+    """What a module returns that ended in an error."""
+    if isinstance(error, ConvoyTargetError):
+        return dict(error.details, failed=True, msg=error.message)
+    return {"failed": True, "msg": f"{error.filename or 'the host'}: {error.strerror or error}"}

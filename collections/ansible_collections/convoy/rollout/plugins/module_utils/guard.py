@@ -243,8 +243,8 @@ def _sources() -> Iterator[tuple[str, str]]:
     parts = PACKAGE.split(".")
     for count in range(1, len(parts) + 1):
         yield "/".join((*parts[:count], "__init__.py")), ""
-    for found in sorted(pkgutil.iter_modules([os.path.dirname(__file__)]), key=lambda found: found.name):
-        name = f"{PACKAGE}.{found.name}"
+    modules = [found.name for found in pkgutil.iter_modules([os.path.dirname(__file__)]) if not found.ispkg]
+    for name in (f"{PACKAGE}.{module}" for module in sorted(modules)):
         spec = importlib.util.find_spec(name)
         # Files and zips are read by loaders of different kinds that both have this method.
         get_source = getattr(spec.loader, "get_source", None) if spec is not None else None

@@ -181,72 +181,18 @@ elapsed:
   sample: 60.0
 """
 
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.convoy.rollout.plugins.module_utils import fence, haproxy
-from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
-from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError, TrafficError
-
-ARGUMENTS: dict[str, Any] = {
-    "socket": {"type": "path", "default": "/run/haproxy/admin.sock"},
-    "backend": {"type": "str", "required": True},
-    "servers": {"type": "list", "elements": "str", "required": True},
-    "state": {"type": "str", "choices": ["drained", "ready", "switched", "watched"], "required": True},
-    "away": {"type": "list", "elements": "str", "default": []},
-    "timeout": {"type": "float", "default": 30},
-    "min_up": {"type": "int", "default": 1},
-    "force": {"type": "bool", "default": False},
-    "duration": {"type": "float", "default": 10},
-    "token": {"type": "int", "no_log": False},
-    "rollout": {"type": "str", "default": ""},
-    "fence": {"type": "path", "default": "/var/lib/convoy/haproxy"},
-}
-
-
-def check(params: dict[str, Any]) -> None:
-    """Refuse values that would mean nothing."""
-    for name in ("timeout", "min_up", "duration"):
-        if params[name] < 0:
-            raise TrafficError(f"{name} is {params[name]}: must be 0 or more")
-    if not params["servers"] and not (params["state"] == "switched" and params["away"]):
-        raise TrafficError("servers is empty: name at least one server of the backend")
-    both = sorted(set(params["servers"]) & set(params["away"]))
-    if both:
-        raise TrafficError(f"{', '.join(both)} in servers and in away: a server is put in service or taken out of it")
-
-
-def reach(backend: haproxy.Backend, params: dict[str, Any], dry: bool) -> haproxy.Outcome:
-    """Bring the servers to the state that is asked for."""
-    names, clock = params["servers"], Clock()
-    if params["state"] in ("drained", "ready"):
-        with fence.held(params, clock, dry):
-            pass  # others need not wait until sessions have ended, or a server is healthy
-    if params["state"] == "drained":
-        return haproxy.drain(backend, clock, names, params["timeout"], params["min_up"], params["force"], dry)
-    if params["state"] == "ready":
-        return haproxy.ready(backend, clock, names, params["timeout"], params["force"], dry)
-    if params["state"] == "switched":
-        with fence.held(params, clock, dry):
-            return haproxy.switch(backend, clock, names, params["away"], params["timeout"], params["min_up"], dry)
-    return haproxy.watch(backend, clock, names, params["duration"], dry)
+from ansible_collections.convoy.rollout.plugins.module_utils.calls import haproxy
 
 
 def main() -> None:
     """Reach the state, or fail with what HAProxy says."""
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    backend = None
-    try:
-        check(module.params)
-        backend = haproxy.Backend(haproxy.Runtime(module.params["socket"]), module.params["backend"])
-        outcome = reach(backend, module.params, module.check_mode)
-    except ConvoyTargetError as error:
-        touched = backend is not None and backend.touched
-        module.fail_json(msg=error.message, **{"changed": touched, **error.details})
-    for warning in outcome.warnings:
-        module.warn(warning)
-    module.exit_json(**outcome.as_dict())
+    module = AnsibleModule(argument_spec=haproxy.arguments(), supports_check_mode=True)
+    result = haproxy.run(module.params, module.check_mode)
+    if result.get("failed"):
+        module.fail_json(**result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

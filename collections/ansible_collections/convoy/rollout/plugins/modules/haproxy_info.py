@@ -135,37 +135,18 @@ statistics:
   sample: "# pxname,svname,qcur,qmax"
 """
 
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.convoy.rollout.plugins.module_utils import haproxy
-from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError
-
-ARGUMENTS: dict[str, Any] = {
-    "socket": {"type": "path", "default": "/run/haproxy/admin.sock"},
-    "backend": {"type": "str", "required": True},
-    "servers": {"type": "list", "elements": "str"},
-    "statistics": {"type": "bool", "default": False},
-}
-
-
-def look(params: dict[str, Any]) -> haproxy.Outcome:
-    """See how the servers are."""
-    backend = haproxy.Backend(haproxy.Runtime(params["socket"]), params["backend"])
-    servers = backend.look() if params["servers"] is None else backend.pick(params["servers"])
-    extra = {"statistics": backend.statistics} if params["statistics"] else {}
-    return haproxy.unchanged(servers, **extra)
+from ansible_collections.convoy.rollout.plugins.module_utils.calls import haproxy_info
 
 
 def main() -> None:
     """Tell, or fail with what HAProxy says."""
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    try:
-        outcome = look(module.params)
-    except ConvoyTargetError as error:
-        module.fail_json(msg=error.message, **error.details)
-    module.exit_json(**outcome.as_dict())
+    module = AnsibleModule(argument_spec=haproxy_info.arguments(), supports_check_mode=True)
+    result = haproxy_info.run(module.params, module.check_mode)
+    if result.get("failed"):
+        module.fail_json(**result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -130,32 +130,18 @@ elapsed:
   sample: 2.513
 """
 
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.convoy.rollout.plugins.module_utils import gate
-from ansible_collections.convoy.rollout.plugins.module_utils.errors import GateError
-
-
-def ask(probes: list[Any] | None, options: dict[str, Any] | None, seconds: float | None = None) -> gate.GateResult:
-    """Run the gate, or watch for `seconds`; a gate that is written wrong has the verdict error and no attempts."""
-    try:
-        asked = gate.validate(probes, options)
-        return gate.run(asked, gate.Clock()) if seconds is None else gate.watch(asked, seconds, gate.Clock())
-    except GateError as error:
-        return gate.GateResult("error", error.message, [], 0, 0.0)
+from ansible_collections.convoy.rollout.plugins.module_utils.calls import health_gate
 
 
 def main() -> None:
     """Ask, and let pass only what passed."""
-    spec = dict(gate.arguments(), version={"type": "str"}, watch={"type": "float"})
-    module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
-    probes = gate.expecting(module.params["probes"], module.params["version"])
-    result = ask(probes, module.params["gate"], module.params["watch"])
-    if not result.passed:
-        module.fail_json(msg=result.message, changed=False, **result.as_dict())
-    module.exit_json(changed=False, **result.as_dict())
+    module = AnsibleModule(argument_spec=health_gate.arguments(), supports_check_mode=True)
+    result = health_gate.run(module.params, module.check_mode)
+    if result.get("failed"):
+        module.fail_json(**result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -58,9 +58,13 @@ options:
     required: true
   artifact:
     description:
-      - The archive on the host, for O(state=staged). When it is needed and not given, the module answers
-        RV(artifact_needed) and changes nothing.
+      - The archive, for O(state=staged). A task names a file of the controller, which is sent when the host needs it.
     type: path
+  lacking:
+    description:
+      - Whether the host is known to lack the release, so that O(artifact) may be sent without asking before.
+    type: bool
+    default: false
   manifest:
     description:
       - What the artifact must be, as publishing made it. C(artifact) with C(sha256), C(size) and C(format), and
@@ -181,7 +185,7 @@ EXAMPLES = r"""
     version: "1.1.0"
     rollout: r-42
     token: 42
-    artifact: /root/hello-1.1.0.tar.gz
+    artifact: files/hello-1.1.0.tar.gz
     manifest: "{{ lookup('file', 'hello-1.1.0.json') | from_json }}"
     config:
       - dest: etc/hello.ini
@@ -290,171 +294,18 @@ highest:
   sample: 43
 """
 
-import os
-import signal
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.convoy.rollout.plugins.module_utils import activation, gate, names, staging
-from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
-from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError, InputError, PrivilegeError
-from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
-from ansible_collections.convoy.rollout.plugins.module_utils.record import Unit
-from ansible_collections.convoy.rollout.plugins.module_utils.systemd import Systemd
-from ansible_collections.convoy.rollout.plugins.module_utils.tree import Tree
-from ansible_collections.convoy.rollout.plugins.module_utils.unpack import Limits
-
-_SHOWN = ("component", "root", "state", "release", "version", "rollout", "token", "keep", "confirm_within")
-
-
-def arguments() -> dict[str, Any]:
-    """The argument spec."""
-    config = {
-        "dest": {"type": "str", "required": True},
-        "content": {"type": "str", "required": True, "no_log": True},
-        "mode": {"type": "str", "default": "0644"},
-    }
-    unit = {
-        "name": {"type": "str", "required": True},
-        "content": {"type": "str", "required": True},
-        "action": {"type": "str", "choices": ["restart", "reload"], "default": "restart"},
-    }
-    limits = {key: {"type": "int", "default": value} for key, value in vars(Limits()).items()}
-    own = {
-        "component": {"type": "str", "required": True},
-        "root": {"type": "path"},
-        "state": {"type": "str", "required": True, "choices": ["staged", "active", "confirmed", "reverted", "absent"]},
-        "release": {"type": "str"},
-        "version": {"type": "str"},
-        "rollout": {"type": "str", "default": ""},
-        "token": {"type": "int", "required": True, "no_log": False},
-        "artifact": {"type": "path"},
-        "manifest": {"type": "dict"},
-        "verify_only": {"type": "bool", "default": False},
-        "config": {"type": "list", "elements": "dict", "default": [], "options": config},
-        "units": {"type": "list", "elements": "dict", "default": [], "options": unit},
-        "keep": {"type": "int", "default": 5},
-        "confirm_within": {"type": "int", "default": 0},
-        "strict": {"type": "bool", "default": False},
-        "limits": {"type": "dict", "options": limits},
-        "lock_timeout": {"type": "int", "default": 30},
-    }
-    return dict(gate.arguments(), **own)
-
-
-def host_of(params: dict[str, Any]) -> Host:
-    """The host in the hands of the rollout. InputError for values that cannot be right."""
-    component = names.component(params["component"])
-    root = names.root(params["root"] or f"/srv/{component}")
-    for key, least in (("keep", 1), ("confirm_within", 0), ("lock_timeout", 0), ("token", 0)):
-        if params[key] < least:
-            raise InputError(f"{key} is {params[key]}: must be {least} or more")
-    if params["release"] is not None:
-        names.release(params["release"])
-    return Host(Tree(root, component), Systemd(), Clock(), names.rollout(params["rollout"]), params["token"])
-
-
-def wanted_of(params: dict[str, Any]) -> staging.Wanted:
-    """The release to stage. InputError names what is wrong with its description."""
-    if params["manifest"] is None or not params["version"]:
-        raise InputError("state=staged needs manifest and version, or verify_only")
-    artifact, files = staging.manifest(params["manifest"])
-    units = tuple(Unit(names.unit(unit["name"]), unit["content"], unit["action"]) for unit in params["units"])
-    config = tuple(staging.config_file(fields) for fields in params["config"])
-    return staging.Wanted(params["release"], params["version"], artifact, files, config, units)
-
-
-def order_of(params: dict[str, Any]) -> activation.Order:
-    """What is asked of a release that is staged."""
-    return activation.Order(
-        params["release"],
-        tuple(_given(probe) for probe in params["probes"] or []),
-        _given(params["gate"] or {}),
-        params["keep"],
-        params["confirm_within"],
-    )
-
-
-def _given(fields: dict[str, Any]) -> dict[str, Any]:
-    """Without the options that were left out."""
-    return {key: value for key, value in fields.items() if value is not None}
-
-
-def stage(host: Host, params: dict[str, Any], is_check: bool) -> dict[str, Any]:
-    """state=staged"""
-    release = params["release"]
-    if params["verify_only"]:
-        host.tree.active()
-        host.tree.verify(release)
-        return dict(host.outcome(release, False), artifact_needed=False)
-    wanted = wanted_of(params)
-    staging.check(host, wanted)
-    if staging.is_staged(host, wanted):
-        host.done("verified")
-        changed = not is_check and staging.ensure_noted(host, release)
-        return dict(host.outcome(release, changed), artifact_needed=False)
-    staging.check_not_in_use(host, release)
-    staging.check_space(host, wanted)
-    if params["artifact"] is None or is_check:
-        return dict(host.outcome(release, is_check), artifact_needed=params["artifact"] is None)
-    limits = Limits(**(params["limits"] or {}))
-    staging.stage(host, wanted, params["artifact"], limits, params["strict"])
-    return dict(host.outcome(release, True), artifact_needed=False)
-
-
-def leave_alone(host: Host, params: dict[str, Any]) -> dict[str, Any]:
-    """What is asked of a host that Convoy never saw: nothing has to go, and nothing can be gone to."""
-    if params["state"] == "absent" or (params["state"] == "reverted" and params["release"] is None):
-        return host.outcome(params["release"], False)
-    raise InputError(f"nothing was ever deployed to {host.tree.root} on this host")
-
-
-def change(host: Host, params: dict[str, Any]) -> dict[str, Any]:
-    """Do what is asked, as the only one on this tree."""
-    if params["state"] in ("staged", "active"):
-        host.tree.create()
-    elif not host.tree.exists():
-        return leave_alone(host, params)
-    with host.tree.lock(host.clock, params["lock_timeout"], f"state={params['state']} of rollout {host.rollout}"):
-        host.begin()
-        if params["state"] == "staged":
-            return stage(host, params, is_check=False)
-        if params["state"] == "absent":
-            return host.outcome(params["release"], staging.remove(host, params["release"]))
-        road = {"active": activation.activate, "confirmed": activation.confirm, "reverted": activation.revert}
-        return road[params["state"]](host, order_of(params))
-
-
-def foresee(host: Host, params: dict[str, Any]) -> dict[str, Any]:
-    """What a call would do, without a change."""
-    host.tree.admit(params["token"], params["rollout"], remember=False)
-    if params["state"] == "staged":
-        return stage(host, params, is_check=True)
-    return activation.foresee(host, params["state"], order_of(params))
+from ansible_collections.convoy.rollout.plugins.module_utils.calls import release
 
 
 def main() -> None:
     """Do what is asked, or say why not."""
-    release_needed = [("state", state, ["release"]) for state in ("staged", "active", "confirmed", "absent")]
-    module = AnsibleModule(argument_spec=arguments(), required_if=release_needed, supports_check_mode=True)
-    # What was begun is brought to its end, whatever becomes of the connection.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    shown = {"module_args": {key: module.params[key] for key in _SHOWN}}
-    steps: list[dict[str, Any]] = []
-    try:
-        if os.geteuid() != 0:
-            raise PrivilegeError("convoy.rollout.release needs root on the host: run it with become: true")
-        host = host_of(module.params)
-        steps = host.steps
-        result = foresee(host, module.params) if module.check_mode else change(host, module.params)
-    except ConvoyTargetError as error:
-        module.fail_json(msg=error.message, steps=steps, invocation=shown, **error.details)
-    except OSError as error:
-        module.fail_json(
-            msg=f"{error.filename or 'the host'}: {error.strerror or error}", steps=steps, invocation=shown
-        )
-    module.exit_json(steps=steps, invocation=shown, **result)
+    module = AnsibleModule(argument_spec=release.arguments(), required_if=release.REQUIRED_IF, supports_check_mode=True)
+    result = release.run(module.params, module.check_mode)
+    if result.get("failed"):
+        module.fail_json(**result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

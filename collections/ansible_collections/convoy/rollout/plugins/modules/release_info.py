@@ -196,62 +196,18 @@ clock:
   sample: 1735689600.123
 """
 
-import os
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.convoy.rollout.plugins.module_utils import gate, info, names
-from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
-from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError, PrivilegeError
-from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
-from ansible_collections.convoy.rollout.plugins.module_utils.systemd import Systemd
-from ansible_collections.convoy.rollout.plugins.module_utils.tree import Tree
-
-
-def arguments() -> dict[str, Any]:
-    """The argument spec."""
-    own = {
-        "component": {"type": "str", "required": True},
-        "root": {"type": "path"},
-        "units": {
-            "type": "list",
-            "elements": "dict",
-            "default": [],
-            "options": {"name": {"type": "str", "required": True}},
-        },
-        "verify": {"type": "bool", "default": False},
-        "dependencies": gate.arguments()["probes"],
-    }
-    return dict(gate.arguments(), **own)
-
-
-def look(params: dict[str, Any]) -> dict[str, Any]:
-    """Everything that is returned."""
-    if os.geteuid() != 0:
-        raise PrivilegeError("convoy.rollout.release_info needs root on the host: run it with become: true")
-    component = names.component(params["component"])
-    host = Host(Tree(names.root(params["root"] or f"/srv/{component}"), component), Systemd(), Clock())
-    facts = info.look(host, [names.unit(unit["name"]) for unit in params["units"]], params["verify"])
-    facts["health"] = info.health(host, facts["active"], params["probes"] or [], params["gate"] or {})
-    facts["dependencies"] = info.dependencies(host, params["dependencies"] or [])
-    facts["token"] = host.tree.token().value
-    facts["place"] = host.tree.place()
-    facts["free_bytes"], facts["free_inodes"] = host.tree.free()
-    facts["clock"] = host.clock.wall()
-    return facts
+from ansible_collections.convoy.rollout.plugins.module_utils.calls import release_info
 
 
 def main() -> None:
     """Look, and tell."""
-    module = AnsibleModule(argument_spec=arguments(), supports_check_mode=True)
-    try:
-        facts = look(module.params)
-    except ConvoyTargetError as error:
-        module.fail_json(msg=error.message, **error.details)
-    except OSError as error:
-        module.fail_json(msg=f"{error.filename or 'this host'}: {error.strerror or error}")
-    module.exit_json(changed=False, **facts)
+    module = AnsibleModule(argument_spec=release_info.arguments(), supports_check_mode=True)
+    result = release_info.run(module.params, module.check_mode)
+    if result.get("failed"):
+        module.fail_json(**result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

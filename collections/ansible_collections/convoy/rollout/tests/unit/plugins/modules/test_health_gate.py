@@ -88,5 +88,5 @@ def test_a_gate_that_is_written_wrong_is_an_error(capsys: Any, arguments: Any, w
 def test_the_headers_that_are_sent_are_not_shown(capsys: Any) -> None:
     headers = {"Authorization": "Bearer s3cr3t-word"}
     with patch_module_args({"probes": [{"kind": "http", "url": "http://127.0.0.1:9/", "headers": headers}]}):
-        module = health_gate.AnsibleModule(argument_spec=health_gate.gate.arguments())
+        module = health_gate.AnsibleModule(argument_spec=health_gate.health_gate.arguments())
     assert "Bearer s3cr3t-word" in module.no_log_values

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
+from ansible_collections.convoy.rollout.plugins.module_utils import calls
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
 from ansible_collections.convoy.rollout.plugins.modules import release, release_info
 
@@ -65,7 +66,7 @@ class Caller:
 @pytest.fixture
 def caller(world: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Caller]:
     """Both modules, on a host in a directory."""
-    for module in (release, release_info):
+    for module in (calls.release, calls.release_info):
         monkeypatch.setattr(module, "Host", functools.partial(Host, unit_directory=str(world.units)))
         monkeypatch.setattr(module, "Systemd", lambda: world.supervisor)
         monkeypatch.setattr(module, "Clock", lambda: world.clock)

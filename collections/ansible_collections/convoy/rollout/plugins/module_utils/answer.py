@@ -1,0 +1,44 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Answers a call to this library where it is settled: ``python3 answer.py`` with the call as JSON on standard input.
+
+Takes a line ``{"call", "params", "check_mode", "attached"}``: the name of a module below ``calls``, and what its
+``run`` takes. ``attached`` is null, or the parameter that is to name a file: the file's content follows the line. The
+last line of what it says is the result, as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from importlib import import_module
+from typing import BinaryIO
+
+PACKAGE = "ansible_collections.convoy.rollout.plugins.module_utils"
+
+
+def answer(request: bytes, rest: BinaryIO) -> str:
+    """The result of a call."""
+    asked = json.loads(request)
+    params = asked["params"]
+    if asked["attached"]:
+        params[asked["attached"]] = _in_memory(rest)
+    result = import_module(f"{PACKAGE}.calls.{asked['call']}").run(params, asked["check_mode"])
+    return json.dumps(result)
+
+
+def _in_memory(content: BinaryIO) -> str:
+    """The path of a file with that content, which is gone when this process is."""
+    descriptor = os.memfd_create("attached")
+    with os.fdopen(descriptor, "wb", closefd=False) as stream:
+        shutil.copyfileobj(content, stream)
+    return f"/proc/self/fd/{descriptor}"
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.path.abspath(__file__)[: -len("/answer.py") - len(PACKAGE) - 1])
+    incoming = sys.stdin.buffer
+    sys.stdout.write(f"\n{answer(incoming.readline(), incoming)}\n")
