@@ -192,6 +192,8 @@ def main() -> None:
     result = haproxy.run(module.params, module.check_mode)
     if result.get("failed"):
         module.fail_json(**result)
+    for warning in result.pop("warnings"):
+        module.warn(warning)
     module.exit_json(**result)
 
 
