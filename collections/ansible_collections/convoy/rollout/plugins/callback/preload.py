@@ -22,12 +22,21 @@ requirements:
 """
 
 import contextlib
+import sys
+from collections.abc import Sequence
 from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
+from pathlib import Path
+from types import ModuleType
 
 from ansible.plugins.callback import CallbackBase
 
+_PLUGINS = "ansible_collections.convoy.rollout.plugins"
 # Those that run once a host; what runs once a rollout needs nothing more.
 _ACTIONS = ("admission", "haproxy", "haproxy_info", "release", "release_info", "report", "rollout", "verdict", "watch")
+_CALLS = ("haproxy", "haproxy_info", "health_gate", "release", "release_info")
 _LIBRARIES = (
     "ansible.module_utils.common.arg_spec",
     "ansible.plugins.action.normal",
@@ -48,6 +57,27 @@ class CallbackModule(CallbackBase):
 
     def __init__(self) -> None:
         super().__init__()
-        for name in (*_LIBRARIES, *(f"ansible_collections.convoy.rollout.plugins.action.{name}" for name in _ACTIONS)):
+        sys.meta_path.insert(0, Compiled(Path(__file__).parents[1]))
+        actions = [f"{_PLUGINS}.action.{name}" for name in _ACTIONS]
+        calls = [f"{_PLUGINS}.module_utils.calls.{name}" for name in _CALLS]
+        for name in (*_LIBRARIES, *actions, *calls):
             with contextlib.suppress(ImportError):  # whoever needs it says better what is missing
                 import_module(name)
+        with contextlib.suppress(ImportError):
+            import_module(f"{_PLUGINS}.plugin_utils.courier").digest()  # packs what hosts are sent
+
+
+class Compiled(MetaPathFinder):
+    """Finds this collection's modules for Python's usual loader, which keeps what it compiled: Ansible's does not."""
+
+    def __init__(self, plugins: Path) -> None:
+        self._plugins = plugins
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Where a module lies; None for packages, and for all that is not of this collection."""
+        if not fullname.startswith(f"{_PLUGINS}."):
+            return None
+        source = self._plugins.joinpath(*fullname[len(_PLUGINS) + 1 :].split(".")).with_suffix(".py")
+        return spec_from_file_location(fullname, source) if source.is_file() else None

@@ -27,6 +27,7 @@ from ansible import constants
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.parameters import remove_values
+from ansible.module_utils.errors import UnsupportedError
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.convoy.rollout.plugins.module_utils import answer, settle
@@ -80,7 +81,9 @@ class Courier:
             _call(name).arguments(), required_if=getattr(_call(name), "REQUIRED_IF", None)
         ).validate(dict(arguments))
         if checked.error_messages:
-            raise AnsibleActionFail(checked.errors.msg)
+            unknown = isinstance(checked.errors[0], UnsupportedError)
+            prefix = f"Unsupported parameters for (convoy.rollout.{name}) module: " if unknown else ""
+            raise AnsibleActionFail(prefix + checked.errors.msg)
         request = {
             "call": name,
             "params": checked.validated_parameters,
