@@ -58,7 +58,7 @@ class CallbackModule(CallbackBase):
 
     def __init__(self) -> None:
         super().__init__()
-        # What Ansible makes is needed to the end or gone at once: looking for garbage among it takes a tenth of its time.
+        # What Ansible makes stays, or is gone at once: looking for garbage among it takes a tenth of its time.
         gc.set_threshold(100_000, 50, 50)
         sys.meta_path.insert(0, Compiled(Path(__file__).parents[1]))
         actions = [f"{_PLUGINS}.action.{name}" for name in _ACTIONS]
