@@ -83,9 +83,10 @@ chaos: env ## RUNS=100 rollouts of 8 hosts with a fault in each, from seed FIRST
 	$(call installed,cc,gcc libc6-dev)
 	tests/in-lab chaos 8 $(SUDO) env CONVOY_LAB=chaos PYTHONPATH=collections $(BIN)/python -m tests.chaos.campaign --runs $(RUNS) --first $(FIRST) $(CHAOS)
 
-bench: env ## measure the ledger, the coordinator and the judges; writes docs/benchmarks.md and docs/judges.md anew
+bench: env ## measure ledger, coordinator, judges and whole deployments; writes docs/benchmarks.md and docs/judges.md anew
 	bench/benchmarks
 	bench/judges
+	bench/deployment
 
 prove: env ## 10,000 histories of the coordinator instead of 300: half an hour
 	CONVOY_HISTORIES=10000 python -m pytest -o timeout=0 $(COLLECTION)/tests/unit/plugins/plugin_utils/coordinator/test_rollouts_always.py

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import heapq
-import json
 import os
 import random
 import statistics
