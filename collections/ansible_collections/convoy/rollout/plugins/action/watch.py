@@ -45,18 +45,20 @@ class Enlisted:
 
     def call(self, module: str, arguments: Mapping[str, Any]) -> Result:
         """Run a module of the collection on it."""
-        return Courier(self.action, self.task_vars).call(module, arguments)
+        with CONTROLLER:
+            return Courier(self.action, self.task_vars).call(module, arguments)
 
     def call_own(self, module: str, arguments: Mapping[str, Any]) -> Result:
         """Run a module of the site on it."""
-        result: Result = self.action._execute_module(
-            module_name=module, module_args=dict(arguments), task_vars=self.task_vars
-        )
+        with CONTROLLER:
+            result: Result = self.action._execute_module(
+                module_name=module, module_args=dict(arguments), task_vars=self.task_vars
+            )
         return result
 
 
 ENLISTED: dict[str, Enlisted] = {}  # of the loop that is running: each has a process of its own
-BUILDING = Lock()
+CONTROLLER = Lock()  # what Ansible does here is done by one thread at a time; it was not made for several
 
 
 class ActionModule(ControllerAction):
@@ -94,10 +96,13 @@ class ActionModule(ControllerAction):
         },
     }
 
-    def _configure_module(self, *arguments: Any, **options: Any) -> Any:
-        """Build modules one at a time: Ansible reads their imports by ast, which two threads break for each other."""
-        with BUILDING:
-            return super()._configure_module(*arguments, **options)
+    def _low_level_execute_command(self, *arguments: Any, **options: Any) -> Any:
+        """Let the other threads go on while this one waits for its host."""
+        CONTROLLER.release()
+        try:
+            return super()._low_level_execute_command(*arguments, **options)
+        finally:
+            CONTROLLER.acquire()
 
     def perform(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Result:
         """Enlist the host. The last one begins the watch; it fails unless the verdict is pass."""

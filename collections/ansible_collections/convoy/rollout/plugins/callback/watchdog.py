@@ -74,8 +74,9 @@ class Workers:
         """Whether one is at work."""
         alive = set(multiprocessing.active_children())
         for gone in self._known - alive:
-            if gone.pid and gone.exitcode is not None and gone.exitcode < 0:
-                self._killed[gone.pid] = -gone.exitcode
+            with contextlib.suppress(ValueError):  # Ansible knows of its end, and has closed it
+                if gone.pid and gone.exitcode is not None and gone.exitcode < 0:
+                    self._killed[gone.pid] = -gone.exitcode
         self._known = alive
         return bool(alive)
 
