@@ -18,6 +18,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec im
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.audit import Audit, audit
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.export import export
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.history import story
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import stream_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import (
     Ledger,
     LedgerError,
@@ -53,7 +54,7 @@ class ActionModule(ControllerAction):
         refuse_unknown(task_vars)
         if arguments["last"] < 1:
             raise SpecError(f"ledger_last: {arguments['last']} is out of range: at least 1 rollout is told")
-        stream = f"{arguments['environment']}/{arguments['component']}"
+        stream = stream_of(arguments)
         ledger = Ledger(arguments["ledger_url"], str(this_run()), reads_only=True)
         ledger.expect()
         with ledger.reading() as connection:

@@ -19,7 +19,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.checking import che
 from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import ControllerAction, Result
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import parse_colours, parse_seconds
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
-from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts, stream_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger, LedgerError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.run import dead, this_run
 from ansible_collections.convoy.rollout.plugins.plugin_utils.spec_guard import require_string
@@ -180,11 +180,6 @@ def _refuse_when_firing(alertmanager: Mapping[str, Any]) -> None:
 
 def _patience(seconds: float) -> Patience:
     return Patience(time.monotonic, time.sleep, Display().display, seconds)
-
-
-def stream_of(arguments: Mapping[str, Any]) -> str:
-    """The component's place in the ledger."""
-    return f"{arguments['environment']}/{arguments['component']}"
 
 
 def _deploy_again(task_vars: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils import colours, tex
 from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import ControllerAction, Result
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError, parse_colours
 from ansible_collections.convoy.rollout.plugins.plugin_utils.fleet import readings_of
-from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts, RolloutView
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts, RolloutView, stream_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger
 from ansible_collections.convoy.rollout.plugins.plugin_utils.run import dead, this_run
 
@@ -38,7 +38,7 @@ class ActionModule(ControllerAction):
         of_colours, rotation = _colours(arguments["colours"], task_vars.get("groups", {})), arguments["rotation"]
         ledger = Ledger(arguments["ledger_url"], str(this_run()))
         ledger.prepare()
-        view = Rollouts(ledger, f"{arguments['environment']}/{arguments['component']}").view()
+        view = Rollouts(ledger, stream_of(arguments)).view()
         readings = readings_of(arguments["hosts"], task_vars["hostvars"], arguments["membership"])
         expected = {row.name: text.final_release(row) for row in view.hosts} if view else {}
         left_out = colours.left_out(readings, of_colours, rotation)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import ControllerAction, Result
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Denied
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError
-from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts, stream_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger, LedgerError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.run import this_run, user
 
@@ -43,9 +43,7 @@ class ActionModule(ControllerAction):
 
     def perform(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Result:
         """Record the order; whoever waits for admission obeys it."""
-        rollouts = Rollouts(
-            Ledger(arguments["ledger_url"], str(this_run())), f"{arguments['environment']}/{arguments['component']}"
-        )
+        rollouts = Rollouts(Ledger(arguments["ledger_url"], str(this_run())), stream_of(arguments))
         view = rollouts.view()
         if view is None or view.status.ended:
             raise LedgerError(f"no rollout of {rollouts.stream} is open: there is nothing to {arguments['order']}")

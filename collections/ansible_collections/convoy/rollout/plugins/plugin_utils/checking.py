@@ -27,6 +27,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec im
     refuse_disordered,
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import Depot
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import stream_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import LedgerError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.policy import refuse_when_frozen
 from ansible_collections.convoy.rollout.plugins.plugin_utils.preflight import Unhealthy
@@ -58,7 +59,7 @@ def check(asked: Mapping[str, Any], forks: int, now: float) -> dict[str, Any]:
     if not asked["hosts"]:
         raise SpecError("rollout_target: no host matches: check the group's name and the inventory given with -i")
     checked = {key: asked[key] for key in PASSED_ON}
-    checked["stream"] = f"{asked['environment']}/{asked['component']}"
+    checked["stream"] = stream_of(asked)
     checked["warnings"] = _fork_warnings(spec, len(asked["hosts"]), forks)
     if asked["kind"] == "rollback":
         return {**checked, "override": ""}

@@ -20,7 +20,12 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan im
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import RolloutSpec
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import HostStatus, Status
 from ansible_collections.convoy.rollout.plugins.plugin_utils.fleet import Reading
-from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Opened, Rollouts, RolloutView
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import (
+    Opened,
+    Rollouts,
+    RolloutView,
+    stream_of,
+)
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import LedgerError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.preflight import Unhealthy
 from ansible_collections.convoy.rollout.plugins.plugin_utils.rendering import release_id
@@ -106,7 +111,7 @@ def passed_on(view: RolloutView, retry: str) -> dict[str, Any]:
     return {
         **view.facts,
         "idle": False,
-        "stream": f"{view.facts['environment']}/{view.facts['component']}",
+        "stream": stream_of(view.facts),
         "rollout": view.id,
         "token": view.token,
         "order": [] if view.status is Status.TURNING_BACK else view.to_go,
@@ -152,7 +157,7 @@ def nothing_deferred(asked: Mapping[str, Any]) -> dict[str, Any]:
     """What is passed on where no host is to be caught up with."""
     told = f"nothing to do: the last rollout of {asked['component']} in {asked['environment']} deferred no host"
     kept = {key: asked[key] for key in PASSED_ON}
-    return {**kept, "stream": f"{asked['environment']}/{asked['component']}", "convoy": {"summary": [told]}}
+    return {**kept, "stream": stream_of(asked), "convoy": {"summary": [told]}}
 
 
 def _staging_failures(

@@ -27,6 +27,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state i
     FAILURES,
     IN_FLIGHT,
     ON_THE_NEW_RELEASE,
+    READY,
     Event,
     Gate,
     HostStatus,
@@ -152,13 +153,10 @@ def resume(
     found = {"traffic": traffic} if plan.switch else {}
     events = [Event("resumed", now, data={"by": by, **found}), *moves]
     if plan.switch and not back and traffic is not Traffic.OLD:
-        not_ready = [str(move.host) for move in moves if move.data["was"] in _READY and move.data["now"] not in _READY]
+        not_ready = [str(move.host) for move in moves if move.data["was"] in READY and move.data["now"] not in READY]
         if not_ready or not _awaits_switch(plan, state):
             events.append(_turned(plan, _served_too_soon(plan.switch.coming, not_ready), now))
     return _decide(plan, state, events, now, by)
-
-
-_READY = frozenset({HostStatus.SUCCEEDED, HostStatus.CURRENT})
 
 
 def _served_too_soon(coming: str, hosts: Sequence[str]) -> str:
@@ -350,7 +348,7 @@ def admit_switch(plan: Plan, state: RolloutState, asker: str, now: float) -> Dec
     answer = _admit_switch_back(plan, state, now) if back else _admit_switch_forward(plan, state, now)
     if not isinstance(answer, Admitted):
         return Decision(answer, expired)
-    ready, needed = state.count(_READY), max(1, plan.min_available)
+    ready, needed = state.count(READY), max(1, plan.min_available)
     if not back and ready < needed:
         reason = f"only {ready} hosts of {plan.switch.coming} are ready, at least {needed} have to serve"
         return Decision(Denied(reason), (*expired, _turned(plan, reason, now)))
@@ -616,7 +614,7 @@ def _consequence(plan: Plan, state: RolloutState, now: float, asker: str) -> Eve
         return _failed(plan, state, why, now, lasting=bool(lost)) if why else None
     if _awaits_switch(plan, state):
         return _closed_phase(plan, phase, now, asker) if state.traffic is Traffic.NEW else None
-    if not state.count(_READY, state.phase):
+    if not state.count(READY, state.phase):
         return _turned(plan, f"no host of phase {phase.name} succeeded", now)
     if not state.count({HostStatus.SUCCEEDED}, state.phase):
         return _passed(state.phase, "nothing had to change", now)

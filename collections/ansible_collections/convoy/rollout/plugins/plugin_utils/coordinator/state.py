@@ -62,6 +62,7 @@ class Traffic(StrEnum):
 
 
 IN_FLIGHT = frozenset({HostStatus.ADMITTED, HostStatus.RETURNING})
+READY = frozenset({HostStatus.SUCCEEDED, HostStatus.CURRENT})
 FAILURES = frozenset(
     {HostStatus.REVERTED, HostStatus.FAILED, HostStatus.LOST, HostStatus.UNREACHABLE, HostStatus.UNSTAGED}
 )

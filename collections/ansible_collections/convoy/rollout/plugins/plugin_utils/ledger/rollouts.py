@@ -32,6 +32,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan im
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import (
     FAILURES,
+    READY,
     Event,
     HostStatus,
     RolloutState,
@@ -69,6 +70,11 @@ if schema.INSTALLED:
     )
 
 HEARD = 5.0  # seconds after which a run that only waits is written down anew as heard of
+
+
+def stream_of(values: Mapping[str, Any]) -> str:
+    """The place in the ledger of a component in an environment."""
+    return f"{values['environment']}/{values['component']}"
 
 
 class BusyError(ConvoyError):
@@ -160,7 +166,7 @@ class RolloutView:
     @property
     def ready(self) -> list[str]:
         """The hosts that run the release for good."""
-        return [row.name for row in self.hosts if row.status in (HostStatus.SUCCEEDED, HostStatus.CURRENT)]
+        return [row.name for row in self.hosts if row.status in READY]
 
     @property
     def to_go(self) -> list[str]:
