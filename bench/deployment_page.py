@@ -59,12 +59,12 @@ SECTION = (
 [deployment.json](benchmarks/deployment.json). On {machine}, ansible-core {ansible}, OpenSSH {openssh}, {pyinfra}. Load
 before: {load_before}, after: {load_after}; niceness {niceness}{busy}.
 
-The work: a release of {megabytes:g} MB in {files} files, which no host has seen, goes to {hosts} hosts at once: brought,
-verified (SHA-256), unpacked, switched to, the unit restarted, waited for until health and version agree, old releases
-pruned. The hosts are real ones (systemd, sshd), and on the same machine: their CPU time is in *other CPU*, with the
-kernel's and that of everybody else on the machine. *Controller CPU* is that of all processes of the contestant, ssh's
-shared connections too; none of them finds a connection that was there before. Medians of {rounds} rounds, every other
-one in the opposite order.
+The work: a release of {megabytes:g} MB in {files} files, which no host has seen, goes to {hosts} hosts at once:
+brought, verified (SHA-256), unpacked, switched to, the unit restarted, waited for until health and version agree, old
+releases pruned. The hosts are real ones (systemd, sshd), and on the same machine: their CPU time is in *other CPU*,
+with the kernel's and that of everybody else on the machine. *Controller CPU* is that of all processes of the
+contestant, ssh's shared connections too; none of them finds a connection that was there before. Medians of {rounds}
+rounds, every other one in the opposite order.
 
 {table}
 
@@ -92,11 +92,6 @@ def write(record: Mapping[str, Any]) -> None:
     CHART.write_text(chart(record["figures"]))
     before = PAGE.read_text().partition(HEAD)[0].rstrip()
     PAGE.write_text(f"{before}\n\n{section(record)}")
-
-
-def recorded() -> str:
-    """The section of the last run that was recorded."""
-    return section(json.loads(RECORD.read_text()))
 
 
 def section(record: Mapping[str, Any]) -> str:
@@ -135,7 +130,8 @@ def chart(figures: Mapping[str, Any]) -> str:
     high = 2 * LINE * len(shown) + LINE * 2
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDE} {high}" font-family="sans-serif" font-size="13">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDE} {high}" font-family="sans-serif" '
+            'font-size="13">',
             f'<rect width="{WIDE}" height="{high}" fill="white"/>',
             f'<text x="{LABEL}" y="{LINE - 6}"><tspan fill="#1f6feb">■ wall, s</tspan>'
             ' <tspan fill="#d98a00">■ controller CPU, s</tspan></text>',
