@@ -148,7 +148,7 @@ class Ssh:
 def rendered_unit(name: str) -> str:
     """The example's unit, for a tree of another name."""
     template = jinja2.Template((HELLO / "templates" / "hello.service.j2").read_text())
-    return template.render(component_name=name, component_root=f"/srv/{name}")
+    return str(template.render(component_name=name, component_root=f"/srv/{name}"))
 
 
 # --- the peers -------------------------------------------------------------------------------------------------
@@ -176,8 +176,8 @@ class Pyinfra:
             "unit": rendered_unit(self.name),
         }
         given = [part for key, value in data.items() for part in ("--data", f"{key}={value}")]
-        command = [PYINFRA / "bin" / "pyinfra", self._inventory, PEERS / "pyinfra_release.py", "--yes", *given]
-        _run(command, self._inventory.parent)
+        program, operations = PYINFRA / "bin" / "pyinfra", PEERS / "pyinfra_release.py"
+        _run([program, self._inventory, operations, "--yes", *given], self._inventory.parent)
 
 
 def _for_pyinfra(known: Mapping[str, str]) -> dict[str, Any]:
@@ -223,15 +223,12 @@ class Playbook:
             "hello_greeting": "Hello",
             "hello_settings": {},
         }
-        command = [
-            BIN / "ansible-playbook",
-            PEERS / "playbook",
-            "-i",
-            self.fleet.inventory,
-            "-e",
-            json.dumps(variables),
-        ]
-        _run(command, TOP, ANSIBLE_CONFIG=str(PEERS / "ansible.cfg"), ANSIBLE_HOME=str(self._directory / "ansible"))
+        _run(
+            [BIN / "ansible-playbook", PEERS / "playbook", "-i", self.fleet.inventory, "-e", json.dumps(variables)],
+            TOP,
+            ANSIBLE_CONFIG=str(PEERS / "ansible.cfg"),
+            ANSIBLE_HOME=str(self._directory / "ansible"),
+        )
 
 
 def _run(command: Sequence[str | Path], directory: Path, **variables: str) -> str:

@@ -84,14 +84,14 @@ class Contest:
         self.convoy.environment.wipe()
         self.convoy.environment.on_each(WIPE)
         first = self.next_release()
-        deployers = [self.floor, self.window, self.playbook, self.convoy, *([self.pyinfra] if self.pyinfra else [])]
-        for deployer in deployers:
+        for deployer in (self.floor, self.window, self.playbook, self.convoy):
             deployer.deploy(first)
+        if self.pyinfra:
+            self.pyinfra.deploy(first)
         for number, release in ((number, self.next_release()) for number in range(rounds)):
             blocks = [self.by_ssh(first, release), self.by_peers(release), self.by_convoy(first, release)]
             for block in blocks if number % 2 == 0 else reversed(blocks):
                 self.take(block)
-            # Back needs the first release before the next one: it is the last good one everywhere.
         self.convoy.wait_for([{**ALL_AT_ONCE[0], "max_unavailable": WINDOW}], self.delays)
         for number, release in ((number, self.next_release()) for number in range(rounds)):
             windows = [self.window_by_ssh(release), self.window_by_convoy(release)]
@@ -145,16 +145,12 @@ class Contest:
 
     def figures(self) -> dict[str, Any]:
         """Medians and rounds, by the name of the step."""
-        return {
-            name: {
-                **{
-                    field: round(statistics.median(asdict(c)[field] for c in costs), 2)
-                    for field in ("wall", "cpu", "rest")
-                },
-                "rounds": [asdict(cost) for cost in costs],
-            }
-            for name, costs in self.measured.items()
-        }
+        return {name: {**medians(costs), "rounds": [asdict(c) for c in costs]} for name, costs in self.measured.items()}
+
+
+def medians(costs: Sequence[Cost]) -> dict[str, float]:
+    """Each figure's own."""
+    return {name: round(statistics.median(asdict(cost)[name] for cost in costs), 2) for name in ("wall", "cpu", "rest")}
 
 
 def deploying(deploy: Callable[[Release], None], release: Release) -> Callable[[], None]:

@@ -3,7 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The same deployment for pyinfra, as one would write it there."""
 
+import json
 from io import StringIO
+from shlex import quote
 
 from pyinfra import host
 from pyinfra.operations import files, server, systemd
@@ -25,7 +27,8 @@ server.shell(
         f"mkdir -p {release}/etc && tar -xzf {archive} -C {release} --no-same-owner && rm {archive}",
     ],
 )
-files.put(name="Write the configuration", src=StringIO(host.data.config), dest=f"{release}/etc/hello.json")
+config = StringIO(json.dumps(host.data.config))
+files.put(name="Write the configuration", src=config, dest=f"{release}/etc/hello.json")
 unit = files.put(name="Write the unit", src=StringIO(host.data.unit + "\n"), dest=f"/etc/systemd/system/{name}.service")
 server.shell(
     name="Switch", commands=[f"ln -sT releases/{version} {root}/current.new && mv -T {root}/current.new {root}/current"]
@@ -33,6 +36,6 @@ server.shell(
 systemd.service(name="Restart", service=f"{name}.service", restarted=True, daemon_reload=unit.will_change)
 server.shell(
     name="Wait until health and version agree",
-    commands=[f'for i in $(seq 60); do python3 -c "{healthy}" 2>/dev/null && exit 0; sleep 0.1; done; exit 1'],
+    commands=[f"for i in $(seq 60); do python3 -c {quote(healthy)} 2>/dev/null && exit 0; sleep 0.1; done; exit 1"],
 )
 server.shell(name="Prune", commands=[f"cd {root}/releases && ls -1t | tail -n +3 | xargs -r rm -rf"])
