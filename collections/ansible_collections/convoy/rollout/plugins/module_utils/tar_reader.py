@@ -4,8 +4,9 @@
 """Reading tar, as ustar, pax, GNU tar and the seventh Unix wrote it.
 
 Python's own reader is not asked. It differs from one Python to the next in what it takes and what it
-overlooks, and up to 3.12.5 a header of a megabyte of digits keeps it busy for an hour. This one reads
-forwards, once, in time and memory that the size of the archive bounds, and refuses what has two meanings.
+overlooks, and many a Python takes seconds for a header of 60,000 digits, and with their square more for
+a longer one (8 s in 3.11.7, 13 s in 3.8.18). This one reads forwards, once, in time and memory that
+the size of the archive bounds, and refuses what has two meanings.
 """
 
 from __future__ import annotations
