@@ -22,8 +22,9 @@ from ansible_collections.convoy.rollout.plugins.module_utils.errors import (
     TreeError,
 )
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
+from ansible_collections.convoy.rollout.plugins.module_utils.member import Limits
 from ansible_collections.convoy.rollout.plugins.module_utils.record import FileEntry, Record, Unit
-from ansible_collections.convoy.rollout.plugins.module_utils.unpack import Artifact, Limits
+from ansible_collections.convoy.rollout.plugins.module_utils.unpack import Artifact, check_format, directories_of
 
 # While an artifact is unpacked, it and the rest of the host go on needing room.
 _RESERVE = 2
@@ -125,6 +126,7 @@ def is_staged(host: Host, wanted: Wanted) -> bool:
 
 def check(host: Host, wanted: Wanted) -> None:
     """What would stop the release later, found before anything is brought. Reads only."""
+    check_format(wanted.artifact.format)
     host.tree.active()
     host.units.plan(wanted.units)
 
@@ -146,7 +148,7 @@ def check_not_in_use(host: Host, release: str) -> None:
 def check_space(host: Host, wanted: Wanted) -> None:
     """SpaceError unless twice of what the release needs is free."""
     files = wanted.record(0.0).files
-    directories = len({os.path.dirname(entry.path) for entry in files}) + 1
+    directories = len(directories_of(entry.path for entry in files)) + 1
     blocks = sum(-(-entry.size // _BLOCK) for entry in files) + directories
     needed, nodes = _RESERVE * blocks * _BLOCK, _RESERVE * (len(files) + directories)
     free_bytes, free_inodes = host.tree.free()

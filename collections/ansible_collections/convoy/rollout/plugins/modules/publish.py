@@ -34,7 +34,8 @@ options:
   artifact:
     description:
       - The path of the archive on the controller. Its name must end in C(.tar), C(.tar.gz), C(.tgz), C(.tar.bz2),
-        C(.tar.xz) or C(.zip).
+        C(.tar.xz), C(.tar.zst), C(.zip) or C(.whl) (a wheel is a zip).
+      - C(.tar.zst) needs Python 3.14 on the controller and on every host.
     type: path
     required: true
   depot:

@@ -15,14 +15,15 @@ from typing import BinaryIO, ClassVar
 
 from ansible_collections.convoy.rollout.plugins.module_utils import record, unpack
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ArchiveError
+from ansible_collections.convoy.rollout.plugins.module_utils.member import Limits, Source
 from ansible_collections.convoy.rollout.plugins.module_utils.record import FileEntry
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.manifest import FORMATS, Artifact
 
-LIMITS = unpack.Limits()
+LIMITS = Limits()
 
 _CHUNK = 1024 * 1024
-_SUFFIXES = {f".{name}": name for name in FORMATS} | {".tgz": "tar.gz"}
+_SUFFIXES = {f".{name}": name for name in FORMATS} | {".tgz": "tar.gz", ".whl": "zip"}
 
 
 class UnsafeArtifactError(ConvoyError):
@@ -85,7 +86,7 @@ def _list_files(stream: BinaryIO, artifact: unpack.Artifact) -> tuple[FileEntry,
     return tuple(files[path] for path in sorted(files))
 
 
-def _digest(source: unpack.Source, size: int) -> tuple[str, int]:
+def _digest(source: Source, size: int) -> tuple[str, int]:
     """The SHA-256 of at most ``size`` bytes, and how many there were."""
     digest, left = hashlib.sha256(), size
     while left and (chunk := source.read(min(left, _CHUNK))):

@@ -24,7 +24,7 @@ from ansible_collections.convoy.rollout.plugins.module_utils.unpack import link_
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 
 SCHEMA = 1
-FORMATS = ("tar", "tar.gz", "tar.bz2", "tar.xz", "zip")
+FORMATS = ("tar", "tar.gz", "tar.bz2", "tar.xz", "tar.zst", "zip")
 
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 _ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

@@ -18,10 +18,10 @@ from ansible_collections.convoy.rollout.plugins.module_utils.errors import (
     failure,
 )
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
+from ansible_collections.convoy.rollout.plugins.module_utils.member import Limits
 from ansible_collections.convoy.rollout.plugins.module_utils.record import Unit
 from ansible_collections.convoy.rollout.plugins.module_utils.systemd import Systemd
 from ansible_collections.convoy.rollout.plugins.module_utils.tree import Tree
-from ansible_collections.convoy.rollout.plugins.module_utils.unpack import Limits
 
 REQUIRED_IF = tuple(("state", state, ("release",)) for state in ("staged", "active", "confirmed", "absent"))
 _SHOWN = ("component", "root", "state", "release", "version", "rollout", "token", "keep", "confirm_within")

@@ -55,7 +55,8 @@ def _live_dangerously(before_change: int, after: float) -> None:
     if before_change:
         sys.addaudithook(count)
     if after:
-        # Nobody handles it, so it ends the process as abruptly.
+        # The time limit of a test has a handler for it; without one it ends the process as abruptly.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, after)
 
 

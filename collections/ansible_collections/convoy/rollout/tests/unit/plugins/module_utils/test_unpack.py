@@ -11,7 +11,10 @@ import hashlib
 import io
 import lzma
 import os
+import shutil
 import stat
+import struct
+import sys
 import tarfile
 import time
 import tracemalloc
@@ -160,7 +163,18 @@ def test_zip_of_every_packing(place: Place, compression: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["with blanks", "ünïcödé/日本語", "-rf", "a" * 200 + "/" + "b" * 200, "quote'\"$(x)", "*", "~"]
+    "name",
+    [
+        "with blanks",
+        "ünïcödé/日本語",
+        "-rf",
+        "a" * 200 + "/" + "b" * 200,
+        "quote'\"$(x)",
+        "*",
+        "~",
+        "..\\..\\x",
+        "C:\\x",
+    ],
 )
 @pytest.mark.parametrize("kind", ["tar", "gnu", "zip"])
 def test_odd_names_work(place: Place, name: str, kind: str) -> None:
@@ -246,7 +260,7 @@ HOSTILE_TARS: dict[str, tuple[Sequence[Any], str]] = {
     "file under a link": ([link("here", "."), ("here/evil", b"x")], "does not name|not a directory"),
     "link out of the release": ([link("out", "../../../precious")], "'out' is a symbolic link .*: it leads out"),
     "link to an absolute path": ([link("out", "/etc/shadow")], "it leads to an absolute path"),
-    "link to nothing": ([special("out", tarfile.SYMTYPE, "")], "1 to 4096 characters"),
+    "link to nothing": ([special("out", tarfile.SYMTYPE, "")], "1 to 4095 bytes"),
     "link with a control character": ([link("out", "a\tb")], "control character"),
     "chain of links": ([link("one", "."), link("two", "one/../..")], "through another symbolic link|leads out"),
     "link through a link": (
@@ -341,8 +355,233 @@ def test_encrypted_zip(place: Place) -> None:
 
 def test_zip_whose_header_says_another_name_than_its_directory(place: Place) -> None:
     data = zip_of(("good", b"content"))
-    with pytest.raises(ArchiveError, match="cannot be read as zip"):
+    with pytest.raises(ArchiveError, match="is named 'evil' at its own place"):
         place.unpack(data.replace(b"good", b"evil", 1), [entry("good")], "zip")
+
+
+# --- two meanings ------------------------------------------------------------------------------------------------
+
+
+def block_of(name: str = "good", kind: bytes = b"0", size: int = 0, raw_size: bytes | None = None) -> bytes:
+    """A header with a right checksum; `raw_size` is what stands in the field for the size."""
+    header = bytearray(special(name, kind, size=size, mode=0o644).tobuf(tarfile.USTAR_FORMAT)[:512])
+    if raw_size is not None:
+        header[124:136] = raw_size.ljust(12, b"\0")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+def extended(kind: bytes, data: bytes) -> bytes:
+    """A header for members to come, with what it says."""
+    return block_of("x", kind, len(data)) + data + bytes(-len(data) % 512)
+
+
+def pax(*records: tuple[str, str]) -> bytes:
+    """What a pax header says."""
+    said = b""
+    for key, value in records:
+        rest = f" {key}={value}\n".encode("utf-8", "surrogateescape")
+        length = len(rest) + len(str(len(rest)))
+        said += str(length if len(str(length)) + len(rest) == length else length + 1).encode() + rest
+    return said
+
+
+GOOD = block_of("good", b"0", 7) + b"content".ljust(512, b"\0")
+END = bytes(1024)
+
+TWO_MEANINGS: dict[str, tuple[bytes, str]] = {
+    "bytes behind the end": (GOOD + END + GOOD + END, "more bytes follow where the tar in it ends"),
+    "bytes behind one block of zeros": (GOOD + bytes(512) + GOOD, "more bytes follow"),
+    "end in a header": (GOOD + GOOD[:100], "ends too early, in a header"),
+    "end behind a header for the next member": (extended(b"x", pax(("path", "evil"))), "the member follows"),
+    "end in a long name": (block_of("x", b"L", 2000) + b"x" * 512, "ends too early, in a header"),
+    "wrong checksum": (GOOD[:100] + b"0000755\0" + GOOD[108:] + END, "checksum of a header is wrong"),
+    "size that is no number": (block_of(raw_size=b"0x7") + END, "no octal number"),
+    "negative size in octal": (block_of(raw_size=b"-0000000007") + END, "no octal number"),
+    "negative size in binary": (block_of(raw_size=b"\xff" * 12) + END, "claims -1 as its size"),
+    "enormous size in binary": (block_of(raw_size=b"\x80" + b"\x7f" * 11) + END, "claims .* as its size"),
+    "enormous size in pax": (extended(b"x", pax(("size", "9" * 40))) + GOOD, "as its size"),
+    "negative size in pax": (extended(b"x", pax(("size", "-7"))) + GOOD, "claims '-7' as its size"),
+    "size in other digits": (extended(b"x", pax(("size", "\u0667"))) + GOOD, "as its size"),
+    "size in pax that is another": (extended(b"x", pax(("size", "6"))) + GOOD + END, "6 bytes, the manifest says 7"),
+    "name in pax upwards": (extended(b"x", pax(("path", "../evil"))) + GOOD + END, "'../evil' is refused"),
+    "NUL in a name of pax": (extended(b"x", pax(("path", "good\0evil"))) + GOOD + END, "control character"),
+    "NUL in a long name": (extended(b"L", b"good\0evil\0") + GOOD + END, "control character"),
+    "two names in pax": (extended(b"x", pax(("path", "good"), ("path", "evil"))) + GOOD, "says twice what the 'path'"),
+    "two headers with names": (
+        extended(b"L", b"evil\0") + extended(b"x", pax(("path", "good"))) + GOOD,
+        "two headers say what the 'path'",
+    ),
+    "two long names": (extended(b"L", b"evil\0") + extended(b"L", b"good\0") + GOOD, "two headers say"),
+    "name for all members": (extended(b"g", pax(("path", "good"))) + GOOD, "gives all members the same 'path'"),
+    "size for all members": (extended(b"g", pax(("size", "7"))) + GOOD, "gives all members the same 'size'"),
+    "sparse by pax 1.0": (
+        extended(b"x", pax(("GNU.sparse.major", "1"), ("GNU.sparse.name", "good"))) + GOOD,
+        "of a kind that a release does not need",
+    ),
+    "pax that is not well formed": (extended(b"x", b"99 path=good\n") + GOOD, "not well formed"),
+    "pax of no length": (extended(b"x", b"0 path=good\n") + GOOD, "not well formed"),
+    "pax without its newline": (extended(b"x", b"12 path=good") + GOOD, "not well formed"),
+    "directory with bytes": (
+        block_of("d", b"5", 7) + b"content".ljust(512, b"\0") + END,
+        "'d/' is refused: it is a directory",
+    ),
+    "other normal form": (block_of("u\u0308", b"0") + END, "does not name"),
+    "other case": (block_of("GOOD", b"0") + END, "'GOOD' is refused: the manifest does not name it"),
+    "backslashes upwards": (block_of("..\\..\\evil", b"0") + END, "does not name"),
+    "drive": (block_of("C:\\evil", b"0") + END, "does not name"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(TWO_MEANINGS))
+def test_tar_that_others_may_read_otherwise(place: Place, name: str) -> None:
+    data, reason = TWO_MEANINGS[name]
+    with pytest.raises(ArchiveError, match=reason):
+        place.unpack(data, [entry("good")])
+    place.check_outside()
+
+
+def test_headers_that_every_tar_may_have(place: Place) -> None:
+    """What git writes ahead, names by pax and by GNU tar, a directory of the seventh Unix, a binary size."""
+    data = extended(b"g", pax(("comment", "0" * 40))) + extended(b"x", pax(("path", "a/1"), ("mtime", "1.5"))) + GOOD
+    data += extended(b"L", b"a/2\0") + GOOD + block_of("v7/", b"\0")
+    data += block_of("a/3", b"0", raw_size=b"\x80" + bytes(10) + b"\7") + GOOD[512:]
+    place.unpack(data + END + bytes(8192), [entry(f"a/{number}") for number in (1, 2, 3)])
+    assert sorted(os.listdir(place.destination / "a")) == ["1", "2", "3"]
+    assert (place.destination / "v7").is_dir()
+
+
+def test_header_of_digits_takes_no_time(place: Place) -> None:
+    """Python's own reader goes over it once for every digit."""
+    before = time.monotonic()
+    with pytest.raises(ArchiveError, match="not well formed"):
+        place.unpack(extended(b"x", b"1" * 60_000) + GOOD, [entry("good")])
+    assert time.monotonic() - before < 2
+
+
+def test_thousands_of_headers_for_one_member(place: Place) -> None:
+    """A reader that calls itself for each would end for want of stack."""
+    data = b"".join(extended(b"x", pax((f"comment{number}", "x"))) for number in range(3_000))
+    place.unpack(data + GOOD + END, [entry("good")])
+
+
+def test_directories_count_as_members(place: Place) -> None:
+    paths = [f"{number}/b/c/d/e/f" for number in range(20)]
+    with pytest.raises(ArchiveError, match="makes 120 files and directories, more than the limit of 100"):
+        place.unpack(tar_of(*((path, b"content") for path in paths)), [entry(path) for path in paths], members=100)
+    assert not place.destination.exists()
+    with pytest.raises(ArchiveError, match="more than 40 files and directories"):
+        place.unpack(tar_of(directory("a/" * 50)), [entry("good")], members=40)
+
+
+@pytest.mark.parametrize("name", ["tar.gz", "tar.bz2", "tar.xz"])
+def test_packed_streams_one_after_the_other(place: Place, name: str) -> None:
+    """One tar in two streams is read as one; bytes that are no stream are refused, zeros are not."""
+    whole, pack = tar_of(("good", b"content")), FORMATS[name]
+    place.unpack(pack(whole[:600]) + pack(whole[600:]) + bytes(300_000), [entry("good")], name)
+    for more in (pack(whole), b"rubbish", bytes(300_000) + b"rubbish"):
+        shutil.rmtree(place.destination)
+        with pytest.raises(ArchiveError, match=r"cannot be read as|more bytes follow"):
+            place.unpack(pack(whole) + more, [entry("good")], name)
+    place.check_outside()
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="this Python can unpack it")
+def test_zst_is_refused_where_python_does_not_know_it(place: Place) -> None:
+    with pytest.raises(ArchiveError, match=r"from 3\.14 on, and this is Python 3\..*publish the release as tar\.xz"):
+        place.unpack(b"\x28\xb5\x2f\xfd", [entry("good")], "tar.zst")
+    assert not place.destination.exists()
+
+
+# --- zips that contradict themselves -----------------------------------------------------------------------------
+
+
+def changed(data: bytes, signature: bytes, offset: int, form: str, value: int) -> bytes:
+    """A zip with one number of its last record with that signature replaced."""
+    place = data.rindex(signature) + offset
+    return data[:place] + struct.pack(form, value) + data[place + struct.calcsize(form) :]
+
+
+def overlapping() -> bytes:
+    """Two names for the bytes of one member."""
+    data = zip_of(("good", b"content"), compression=zipfile.ZIP_STORED)
+    local, directory_entry = data[: data.index(b"PK\1\2")], data[data.index(b"PK\1\2") : data.index(b"PK\5\6")]
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 2, 2, 2 * len(directory_entry), len(local), 0)
+    return local + directory_entry + directory_entry.replace(b"good", b"evil") + end
+
+
+PLAIN_ZIP = zip_of(("good", b"content"), compression=zipfile.ZIP_STORED)
+
+ODD_ZIPS: dict[str, tuple[bytes, str]] = {
+    "bytes before it": (b"#!/bin/sh\n" + PLAIN_ZIP, "bytes before it"),
+    "bytes behind it": (PLAIN_ZIP + b"x", "more bytes follow"),
+    "two directories": (zip_of(("evil", b"x")) + PLAIN_ZIP, "bytes before it"),
+    "cut off": (PLAIN_ZIP[:-1], "no directory"),
+    "no bytes": (b"", "no directory"),
+    "members that share bytes": (overlapping(), "'evil' is refused: it shares bytes with another|shares bytes"),
+    "bytes between member and directory": (
+        changed(PLAIN_ZIP, b"PK\5\6", 16, "<L", PLAIN_ZIP.index(b"PK\1\2") + 3).replace(b"PK\1\2", b"abcPK\1\2"),
+        "bytes of no member",
+    ),
+    "more members than it counts": (changed(PLAIN_ZIP, b"PK\5\6", 10, "<H", 0), "counts 0 members"),
+    "fewer members than it counts": (changed(PLAIN_ZIP, b"PK\5\6", 10, "<H", 9), "counts 9 members"),
+    "one of several disks": (changed(PLAIN_ZIP, b"PK\5\6", 4, "<H", 1), "in several"),
+    "directory elsewhere": (changed(PLAIN_ZIP, b"PK\5\6", 16, "<L", 0), "bytes before it"),
+    "directory beyond the end": (changed(PLAIN_ZIP, b"PK\5\6", 16, "<L", 2**31), "bytes before it"),
+    "damaged directory": (PLAIN_ZIP.replace(b"PK\1\2", b"PK\1\3"), "directory is damaged"),
+    "member elsewhere": (changed(PLAIN_ZIP, b"PK\1\2", 42, "<L", 3), "belong to no member"),
+    "other size at the member": (changed(PLAIN_ZIP, b"PK\3\4", 22, "<L", 8), "says otherwise at its own place"),
+    "other checksum at the member": (changed(PLAIN_ZIP, b"PK\3\4", 14, "<L", 8), "says otherwise"),
+    "other method at the member": (changed(PLAIN_ZIP, b"PK\3\4", 8, "<H", 8), "says otherwise"),
+    "unknown method": (
+        changed(changed(PLAIN_ZIP, b"PK\3\4", 8, "<H", 99), b"PK\1\2", 10, "<H", 99),
+        "cannot be read as zip",
+    ),
+    "strongly encrypted": (changed(PLAIN_ZIP, b"PK\1\2", 8, "<H", 0x41), "'good' is refused: it is encrypted"),
+    "zip64 that is not there": (changed(PLAIN_ZIP, b"PK\5\6", 16, "<L", 0xFFFFFFFF), "bytes before it"),
+    "directory with bytes": (
+        zip_of((zip_member("d/", 0o040755), b"content"), compression=zipfile.ZIP_STORED),
+        "'d/' is refused: it is a directory",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(ODD_ZIPS))
+def test_zip_that_contradicts_itself(place: Place, name: str) -> None:
+    data, reason = ODD_ZIPS[name]
+    with pytest.raises(ArchiveError, match=reason):
+        place.unpack(data, [entry("good")], "zip")
+    place.check_outside()
+
+
+def test_zip_written_to_a_pipe_and_zip64(place: Place) -> None:
+    """Sizes that follow a member, and sizes in 64 bits without a need."""
+
+    class Pipe(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+        def seek(self, offset: int, whence: int = 0) -> int:
+            raise io.UnsupportedOperation
+
+        def tell(self) -> int:
+            raise io.UnsupportedOperation
+
+    pipe = Pipe()
+    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("a", "b"):
+            with archive.open(zip_member(name, 0o100644), "w", force_zip64=name == "b") as member:
+                member.write(b"content")
+    place.unpack(pipe.getvalue(), [entry("a"), entry("b")], "zip")
+    assert (place.destination / "b").read_bytes() == b"content"
+
+
+def test_lzma_in_a_zip_that_asks_for_too_much_memory(place: Place) -> None:
+    data = bytearray(zip_of((zip_member("good", 0o100644), b"content"), compression=zipfile.ZIP_LZMA))
+    data[34 + 5 : 34 + 9] = b"\xff" * 4
+    with pytest.raises(ArchiveError, match="'good' is refused: it asks for 4294967295 bytes of memory"):
+        place.unpack(bytes(data), [entry("good")], "zip")
 
 
 # --- strict ------------------------------------------------------------------------------------------------------
@@ -508,6 +747,8 @@ def test_other_digest(place: Place) -> None:
         ("a/b/c", "../../d", None),
         ("a", "l/x", "through another"),
         ("m/x", "../l", "through another"),
+        ("a", "b\udcff", "not valid UTF-8"),
+        ("a", "ü" * 2048, "1 to 4095 bytes"),
     ],
 )
 def test_links(path: str, target: str, fault: str | None) -> None:

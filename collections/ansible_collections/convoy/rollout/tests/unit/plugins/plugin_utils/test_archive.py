@@ -170,3 +170,15 @@ def test_an_unknown_format_is_answered_with_the_known_ones(tmp_path: Path) -> No
 def test_what_is_no_file_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UnsafeArtifactError, match="is no file"):
         format_of(tmp_path / name)
+
+
+def test_a_wheel_is_a_zip(tmp_path: Path) -> None:
+    path = tmp_path / "hello-1.0.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
+        for name in ("hello/__init__.py", "hello-1.0.0.dist-info/METADATA", "hello-1.0.0.dist-info/RECORD"):
+            wheel.writestr(name, HELLO)
+    contents = examine(path, format_of(path), tmp_path / "scratch")
+    assert contents.artifact.format == "zip"
+    assert [entry.path for entry in contents.files] == sorted(
+        ["hello/__init__.py", "hello-1.0.0.dist-info/METADATA", "hello-1.0.0.dist-info/RECORD"]
+    )
