@@ -13,7 +13,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 
-from ansible_collections.convoy.rollout.plugins.plugin_utils.courier import ATTACHED_MOST, Attached, Courier, Result
+from ansible_collections.convoy.rollout.plugins.plugin_utils.courier import Courier, Result
 from ansible_collections.convoy.rollout.plugins.plugin_utils.manifest import Manifest, from_json
 from ansible_collections.convoy.rollout.plugins.plugin_utils.release_action import ReleaseAction
 from ansible_collections.convoy.rollout.plugins.plugin_utils.rendering import release_id
@@ -34,12 +34,9 @@ class ActionModule(ReleaseAction):
             self._complete(arguments, task_vars or {})
         courier = Courier(self, task_vars or {})
         sends = bool(artifact) and not self._task.check_mode
-        result.update(courier.call("release", arguments, _small(artifact) if sends and lacking else None))
+        result.update(courier.call("release", arguments, artifact if sends and lacking else None))
         if result.get("artifact_needed") and sends:
-            attached = _small(artifact) if courier.is_short else None
-            if attached is None:
-                arguments["artifact"] = self._send(artifact)
-            result.update(courier.call("release", arguments, attached))
+            result.update(courier.call("release", arguments, artifact))
         return result
 
     def _complete(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> None:
@@ -53,17 +50,6 @@ class ActionModule(ReleaseAction):
                 "since the plan was made. Run the deployment again to plan anew"
             )
         arguments.update(manifest=manifest.for_host(), config=list(rendered.config), units=list(rendered.units))
-
-    def _send(self, artifact: str) -> str:
-        remote: str = self._connection._shell.join_path(self._make_tmp_path(), "artifact")
-        self._transfer_file(artifact, remote)
-        return remote
-
-
-def _small(artifact: str) -> Attached | None:
-    """The artifact as something to attach, if it is small enough for that."""
-    path = Path(artifact)
-    return ("artifact", path.read_bytes()) if path.stat().st_size <= ATTACHED_MOST else None
 
 
 def _verified(manifest: Mapping[str, str]) -> Manifest:

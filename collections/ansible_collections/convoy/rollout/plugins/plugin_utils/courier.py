@@ -33,7 +33,6 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.convoy.rollout.plugins.module_utils import answer, settle
 
 Result = dict[str, Any]
-Attached = tuple[str, bytes]
 
 PLACE = "/var/lib/convoy/lib"
 ATTACHED_MOST = 16 * 2**20  # bytes; Ansible holds in memory what it sends, once for every fork
@@ -54,32 +53,39 @@ class Courier:
     def __init__(self, action: ActionBase, task_vars: Mapping[str, Any]) -> None:
         self._action, self._task_vars = action, task_vars
 
-    def call(self, name: str, arguments: Mapping[str, Any], attached: Attached | None = None) -> Result:
+    def call(self, name: str, arguments: Mapping[str, Any], artifact: str | None = None) -> Result:
         """The result of the module ``convoy.rollout.<name>``. AnsibleConnectionFailure for a host out of reach.
 
-        ``attached``: an argument, and the content of the file that it is to name there. It gets lost on Ansible's way.
+        ``artifact``: a file of the controller that goes to the host, as the argument of that name.
         """
-        if self.is_short and not _expands(name, arguments):
+        if self._is_short() and not _expands(name, arguments):
             try:
-                return self._short_way(name, arguments, attached)
+                if artifact is None or Path(artifact).stat().st_size <= ATTACHED_MOST:
+                    return self._short_way(name, arguments, Path(artifact).read_bytes() if artifact else None)
+                return self._short_way(name, {**arguments, "artifact": self._send(artifact)})
             except NotSettledError:
                 pass
+        given = {**arguments, "artifact": self._send(artifact)} if artifact else dict(arguments)
         result: Result = self._action._execute_module(
-            module_name=f"convoy.rollout.{name}", module_args=dict(arguments), task_vars=self._task_vars
+            module_name=f"convoy.rollout.{name}", module_args=given, task_vars=self._task_vars
         )
         return result
 
-    @property
-    def is_short(self) -> bool:
+    def _send(self, artifact: str) -> str:
+        remote: str = self._action._connection._shell.join_path(self._action._make_tmp_path(), "artifact")
+        self._action._transfer_file(artifact, remote)
+        return remote
+
+    def _is_short(self) -> bool:
         """Whether the short way may be open. What root runs lies where only root may write."""
         connection = self._action._connection
         user = self._action.get_become_option("become_user") if connection.become else self._action._get_remote_user()
         return user == "root" and not self._action._task.async_val and bool(connection.is_pipelining_enabled())
 
-    def _short_way(self, name: str, arguments: Mapping[str, Any], attached: Attached | None) -> Result:
-        checked = ArgumentSpecValidator(
-            _call(name).arguments(), required_if=getattr(_call(name), "REQUIRED_IF", None)
-        ).validate(dict(arguments))
+    def _short_way(self, name: str, arguments: Mapping[str, Any], attached: bytes | None = None) -> Result:
+        called = _call(name)
+        validator = ArgumentSpecValidator(called.arguments(), required_if=getattr(called, "REQUIRED_IF", None))
+        checked = validator.validate(dict(arguments))
         if checked.error_messages:
             unknown = isinstance(checked.errors[0], UnsupportedError)
             prefix = f"Unsupported parameters for (convoy.rollout.{name}) module: " if unknown else ""
@@ -88,9 +94,9 @@ class Courier:
             "call": name,
             "params": checked.validated_parameters,
             "check_mode": bool(self._action._task.check_mode),
-            "attached": attached[0] if attached else None,
+            "attached": "artifact" if attached is not None else None,
         }
-        sent = json.dumps(request, default=str).encode() + b"\n" + (attached[1] if attached else b"")
+        sent = json.dumps(request, default=str).encode() + b"\n" + (attached or b"")
         done = self._python(f"{PLACE}/{digest()}/{_ANSWER}", sent=sent)
         if done["rc"] == _NO_SUCH_SCRIPT and "can't open file" in done["stderr"]:
             self._settle()
