@@ -354,6 +354,7 @@ class Fleet:
                 self._switch_over()
             if self.state.status is Status.TURNING_BACK:
                 self._turn_back(forks)
+            self._let_switch_run_out()
             answer = self.close()
             assert not isinstance(answer, Wait), f"the run is over, but {answer}"
             if self.state.status.ended:
@@ -437,3 +438,8 @@ class Fleet:
         """Workers that died never report."""
         if self.state.leases:
             self.now = max(lease.until for lease in self.state.leases.values())
+
+    def _let_switch_run_out(self) -> None:
+        """Who switches the load balancers died, and a rollout that stops where it is has nobody switch them back."""
+        if self.state.switching:
+            self.now = max(self.now, self.state.switching.until)

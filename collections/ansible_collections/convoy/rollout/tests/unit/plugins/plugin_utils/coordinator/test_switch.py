@@ -263,6 +263,18 @@ def test_a_rollout_that_stops_where_it_is_is_not_switched_back() -> None:
     assert (rollout.state.status, rollout.state.traffic) == (Status.FAILED, Traffic.NEW)
 
 
+def test_a_rollout_that_stops_while_it_is_switched_ends_when_the_switch_does() -> None:
+    rollout = ready()
+    first = rollout.ask()
+    assert isinstance(first, Admitted)
+    rollout.take(decide.turn_back(rollout.plan, rollout.state, "stop", NOW, stop=True))
+    assert rollout.ask() == Denied("the rollout stops where it is: stop")
+    assert rollout.close() == Wait("another run switches the load balancers", first.until)
+    rollout.now = first.until
+    assert rollout.close() == Recorded()
+    assert (rollout.state.status, rollout.state.traffic) == (Status.FAILED, Traffic.BETWEEN)
+
+
 @pytest.mark.parametrize("traffic", [Traffic.OLD, Traffic.BETWEEN])
 def test_a_dead_run_in_the_middle_of_the_switch_is_finished(traffic: Traffic) -> None:
     rollout = ready()
