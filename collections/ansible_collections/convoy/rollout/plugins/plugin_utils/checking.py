@@ -95,8 +95,8 @@ def _refuse_unswitchable(asked: Mapping[str, Any], spec: RolloutSpec) -> None:
     if asked["traffic_adapter"] not in BALANCERS:
         raise SpecError(
             f"rollout_colours: they need traffic_adapter: haproxy or nginx, and it is {asked['traffic_adapter']!r}: "
-            "which colour is live is read from the load balancer, and it is switched at once. Leave rollout_colours away to "
-            "roll host by host"
+            "which colour is live is read from the load balancer, and it is switched at once. Leave rollout_colours "
+            "away to roll host by host"
         )
     if "after_undrain" in asked["hooks"]:
         raise SpecError(
