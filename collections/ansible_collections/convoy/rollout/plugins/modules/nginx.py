@@ -24,7 +24,7 @@ description:
 options:
   config:
     description:
-      - The file that has the upstream block: nginx's main file, or one that its C(http) block includes. A symbolic link
+      - The file that has the upstream block, nginx's main file or one that its C(http) block includes. A symbolic link
         to it is followed and stays one.
     type: path
     required: true
