@@ -18,7 +18,7 @@ export PATH := $(BIN):$(PATH)
 # Debian's packages that bring a command, where it is missing; PostgreSQL's are off the PATH there.
 installed = @command -v $(1) /usr/lib/postgresql/*/bin/$(1) >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y --no-install-recommends $(2); }
 
-.PHONY: help env lab lab-down deploy test lint types unit project controller ledger sanity galaxy matrix integration e2e bench chaos prove molecule format changelog lock clean
+.PHONY: help env lab lab-down deploy test lint types unit project controller ledger traffic sanity galaxy matrix integration e2e bench chaos prove molecule format changelog lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,7 +35,7 @@ lab-down: ## remove the lab: LAB=staging
 deploy: env lab ## publish the example, deploy 1.0.0, roll 1.1.0 out over the lab
 	@examples/tour
 
-test: lint types unit project controller ledger sanity galaxy matrix integration e2e molecule ## everything that .ci/run checks
+test: lint types unit project controller ledger traffic sanity galaxy matrix integration e2e molecule ## everything that .ci/run checks
 
 lint: env ## ruff, vermin (Python 3.8 on targets), ansible-lint, changelog fragments
 	ruff check .
@@ -61,6 +61,10 @@ controller: env ## the playbooks against this machine alone: bad input, and what
 ledger: env ## the ledger in a real PostgreSQL, and used by many processes at once
 	$(call installed,initdb,postgresql)
 	python -m pytest tests/ledger
+
+traffic: env ## the traffic adapter nginx against a real nginx of its own
+	$(call installed,/usr/sbin/nginx,nginx-light)
+	python -m pytest tests/traffic
 
 sanity: env ## ansible-test sanity with every Python found here, no ignores
 	tests/ansible-test sanity --local

@@ -230,7 +230,7 @@ def test_what_the_site_adds_is_looked_at_before_anything_else(site: Site, variab
                 "rollout_colours": {"blue": "app", "green": "lb"},
                 "rollout_target": "all",
             },
-            "rollout_colours: they need traffic_adapter: haproxy, and it is 'none'",
+            "rollout_colours: they need traffic_adapter: haproxy or nginx, and it is 'none'",
         ),
     ],
     ids=str,

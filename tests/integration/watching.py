@@ -66,11 +66,11 @@ class Watched:
 class Watch:
     """Asks, in a thread of its own, from ``with`` to its end."""
 
-    def __init__(self, balancer: str, ask_every: float, look_every: float = LOOK_EVERY) -> None:
+    def __init__(self, balancer: str, ask_every: float, look_every: float = LOOK_EVERY, port: int = 80) -> None:
         self.watched = Watched()
         self._ask_every = ask_every
         self._balancer = balancer
-        self._ask_every = ask_every
+        self._port = port
         self._look_every = look_every
         self._over = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._watch()))
@@ -104,7 +104,7 @@ class Watch:
 
     async def _ask_once(self) -> None:
         try:
-            answer = await asyncio.wait_for(self._get(80, "/"), PATIENCE)
+            answer = await asyncio.wait_for(self._get(self._port, "/"), PATIENCE)
         except (OSError, EOFError, TimeoutError) as error:
             answer = repr(error)
         status, _, body = answer.partition("\r\n")

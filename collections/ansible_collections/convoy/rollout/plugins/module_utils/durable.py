@@ -54,13 +54,18 @@ def write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def write_file(path: str, data: bytes, mode: int = 0o600) -> None:
-    """Put `data` at `path`: a reader, also one after a power cut, finds all of it or the old file."""
+def write_file(path: str, data: bytes, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
+    """Put `data` at `path`: a reader, also one after a power cut, finds all of it or the old file.
+
+    `owner`: the numbers of user and group that the file gets, if not those of this process.
+    """
     temporary = temporary_name(path)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
         try:
             write_all(descriptor, data)
+            if owner:
+                os.fchown(descriptor, *owner)
             os.fchmod(descriptor, mode)
             os.fsync(descriptor)
         finally:

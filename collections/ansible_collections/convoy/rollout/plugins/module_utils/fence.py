@@ -24,16 +24,26 @@ def held(params: Mapping[str, Any], clock: Clock, dry: bool) -> Iterator[None]:
     if params["token"] is None or dry:
         yield
         return
-    tree = Tree(os.path.join(params["fence"], params["backend"]), params["backend"])
+    fenced = tree(os.path.join(params["fence"], params["backend"]))
+    prepare(fenced)
+    with fenced.lock(clock, params["timeout"] + 30, params["state"]):
+        fenced.admit(params["token"], params["rollout"])
+        yield
+
+
+def tree(place: str) -> Tree:
+    """What is remembered in a directory: a lock, and the highest token."""
+    return Tree(place, os.path.basename(place))
+
+
+def prepare(remembered: Tree) -> None:
+    """Make what is missing of the directory. TrafficError where that cannot be."""
     try:
-        os.makedirs(os.path.dirname(tree.root), exist_ok=True)
-        for path in (tree.root, tree.state):
+        os.makedirs(os.path.dirname(remembered.root), exist_ok=True)
+        for path in (remembered.root, remembered.state):
             durable.make_directory(path, 0o700)
     except OSError as error:
         raise TrafficError(
             f"{error.filename}: {error.strerror}: the token of the rollout cannot be remembered there; run the task "
             "with become: true, or name another directory as fence"
         ) from error
-    with tree.lock(clock, params["timeout"] + 30, params["state"]):
-        tree.admit(params["token"], params["rollout"])
-        yield

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 _DELETED = " (deleted)"
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
@@ -22,6 +22,14 @@ class Process:
     started_ticks: int
     started: float
     cwd: str
+
+
+class Child(NamedTuple):
+    """A process by what nobody else has, its number with its start; `title` is its command line."""
+
+    pid: int
+    started_ticks: int
+    title: str
 
 
 def ticks_now() -> int:
@@ -41,10 +49,38 @@ def read(pid: int, proc: str = "/proc") -> Process | None:
     return Process(pid, ticks, booted + ticks / _TICKS_A_SECOND, cwd)
 
 
+def title(pid: int, proc: str = "/proc") -> str:
+    """The command line of a process, as it shows itself; empty when there is none (any more)."""
+    try:
+        with open(f"{proc}/{pid}/cmdline", "rb") as stream:
+            return stream.read().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def children(parent: int, proc: str = "/proc") -> list[Child]:
+    """The processes that `parent` has begun and that are at work; one that has ended and was not noticed is none."""
+    found = []
+    for name in filter(str.isdigit, os.listdir(proc)):
+        try:
+            with open(f"{proc}/{name}/stat", "rb") as stream:
+                stat = stream.read()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        state, of = _after_name(stat)[:2]
+        if int(of) == parent and state not in (b"Z", b"X"):
+            found.append(Child(int(name), _start_ticks(stat), title(int(name), proc)))
+    return found
+
+
 def _start_ticks(stat: bytes) -> int:
-    """Field 22 of proc_pid_stat(5). The command's name, field 2, may hold blanks and brackets."""
-    after_name = stat[stat.rindex(b")") + 2 :].split()
-    return int(after_name[19])
+    """Field 22 of proc_pid_stat(5)."""
+    return int(_after_name(stat)[19])
+
+
+def _after_name(stat: bytes) -> list[bytes]:
+    """The fields from the third one on. The command's name, field 2, may hold blanks and brackets."""
+    return stat[stat.rindex(b")") + 2 :].split()
 
 
 def release_of(process: Process, releases: str) -> str | None:

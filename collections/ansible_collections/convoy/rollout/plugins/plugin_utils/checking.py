@@ -31,7 +31,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts imp
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import LedgerError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.policy import refuse_when_frozen
 from ansible_collections.convoy.rollout.plugins.plugin_utils.preflight import Unhealthy
-from ansible_collections.convoy.rollout.plugins.plugin_utils.road import site_files
+from ansible_collections.convoy.rollout.plugins.plugin_utils.road import BALANCERS, site_files
 from ansible_collections.convoy.rollout.plugins.plugin_utils.signing import SshVerifier
 
 PASSED_ON = (
@@ -93,11 +93,11 @@ def spec_of(asked: Mapping[str, Any]) -> RolloutSpec:
 
 def _refuse_unswitchable(asked: Mapping[str, Any], spec: RolloutSpec) -> None:
     """With two colours everything hangs on the load balancer, which has to be one that can be read and switched."""
-    if asked["traffic_adapter"] != "haproxy":
+    if asked["traffic_adapter"] not in BALANCERS:
         raise SpecError(
-            f"rollout_colours: they need traffic_adapter: haproxy, and it is {asked['traffic_adapter']!r}: which "
-            "colour is live is read from the load balancer, and it is switched at once. Leave rollout_colours away to "
-            "roll host by host"
+            f"rollout_colours: they need traffic_adapter: haproxy or nginx, and it is {asked['traffic_adapter']!r}: "
+            "which colour is live is read from the load balancer, and it is switched at once. Leave rollout_colours "
+            "away to roll host by host"
         )
     if "after_undrain" in asked["hooks"]:
         raise SpecError(

@@ -197,7 +197,8 @@ def _refuse_unknown(colours: Colours, rotation: Rotation) -> None:
         if missing:
             raise ColourError(
                 f"no load balancer knows {', '.join(missing[:5])} of {colour}: every host of both colours has to be a "
-                "server of the backend; add it, or name its server in traffic_haproxy_servers"
+                "server of the backend; add it, or name its server in traffic_haproxy_servers or "
+                "traffic_nginx_servers"
             )
 
 

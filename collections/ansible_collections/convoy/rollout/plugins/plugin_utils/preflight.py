@@ -71,6 +71,6 @@ def _too_few(readings: Sequence[Reading], min_up: int, members_up: int | None) -
     if not min_up or not members_up or anybody_out or members_up > min_up:
         return []
     return [
-        f"the load balancer has {members_up} servers up, and traffic_haproxy_min_up keeps {min_up} of them besides the "
-        "one that is taken out: add servers, or lower it"
+        f"the load balancer has {members_up} servers up, and traffic_haproxy_min_up or traffic_nginx_min_up keeps "
+        f"{min_up} of them besides the one that is taken out: add servers, or lower it"
     ]

@@ -18,7 +18,8 @@ HOOKS = (
     "before_undrain", "after_undrain", "after_phase",
 )  # fmt: skip
 TRAFFIC_STEPS = ("drain", "undrain")
-ADAPTERS = ("haproxy", "tasks", "none")
+BALANCERS = ("haproxy", "nginx")  # those that the collection has task files for
+ADAPTERS = (*BALANCERS, "tasks", "none")
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -51,8 +52,8 @@ def steps(
             files += [hooks[step]] if step in hooks and (first or step != "before_phase") else []
         elif step not in TRAFFIC_STEPS:
             files.append(str(ROLES / "component" / "tasks" / f"{step}.yml"))
-        elif adapter == "haproxy":
-            files.append(str(ROLES / "traffic" / "tasks" / "haproxy" / f"{step}.yml"))
+        elif adapter in BALANCERS:
+            files.append(str(ROLES / "traffic" / "tasks" / adapter / f"{step}.yml"))
         elif adapter == "tasks":
             if step not in site_tasks:
                 raise SpecError(f"traffic_tasks: {step!r} is missing: the adapter 'tasks' needs a task file for it")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,3 +116,18 @@ def test_tree_behind_a_link(releases: Path, tmp_path: Path) -> None:
 def test_faults(releases: Path, cwd: str, ticks: int, fault: str | None) -> None:
     found = process.fault(Process(1, ticks, 0.0, cwd.format(releases)), str(releases), "1.0.0", not_before=100)
     assert found is None if fault is None else re.search(fault, str(found))
+
+
+def test_children_are_told_from_those_of_others() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()", "a title"], stdin=subprocess.PIPE)
+    try:
+        (found,) = [one for one in process.children(os.getpid()) if one.pid == child.pid]
+        read = process.read(child.pid)
+        assert read is not None
+        assert found.started_ticks == read.started_ticks
+        assert found.title == process.title(child.pid)
+        assert child.pid not in [one.pid for one in process.children(child.pid)]
+    finally:
+        child.communicate(b"\n")
+    assert child.pid not in [one.pid for one in process.children(os.getpid())]
+    assert process.title(child.pid) == ""

@@ -272,8 +272,11 @@ def test_a_colour_that_cannot_be_told_is_said_to_be_so() -> None:
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ({"traffic_adapter": "tasks"}, "rollout_colours: they need traffic_adapter: haproxy, and it is 'tasks'"),
-        ({"traffic_adapter": "none"}, "rollout_colours: they need traffic_adapter: haproxy, and it is 'none'"),
+        (
+            {"traffic_adapter": "tasks"},
+            "rollout_colours: they need traffic_adapter: haproxy or nginx, and it is 'tasks'",
+        ),
+        ({"traffic_adapter": "none"}, "rollout_colours: they need traffic_adapter: haproxy or nginx, and it is 'none'"),
         ({"when_unreachable": "defer"}, "rollout_unreachable: 'defer' does not go with rollout_colours"),
         ({"hooks": {"after_undrain": __file__}}, "rollout_hooks.after_undrain: it never runs with rollout_colours"),
     ],

@@ -38,8 +38,10 @@ def test_without_hooks_and_load_balancer_only_the_component_is_left() -> None:
     assert shown(road.steps(FORWARD)) == ["component/tasks/activate.yml"]
 
 
-def test_every_step_of_the_collection_has_its_file() -> None:
-    found = road.steps([*FORWARD, "stage", "revert"], adapter="haproxy")
+@pytest.mark.parametrize("adapter", ["haproxy", "nginx"])
+def test_every_step_of_the_collection_has_its_file(adapter: str) -> None:
+    found = road.steps([*FORWARD, "stage", "revert"], adapter=adapter)
+    assert len([file for file in found if f"/traffic/tasks/{adapter}/" in file]) == 2
     assert len(found) == 5
     for file in found:
         assert (ROLES / file).is_file(), file
