@@ -81,30 +81,29 @@ class _Kept:
 def held(newest_first: Iterable[Move], keep: int) -> set[str]:
     """The releases that hosts run, may be about to run, or could go back to, where each keeps ``keep`` good ones.
 
-    Rather one too many: what a host left on a way back does not count among the good ones, nor does the goal of its
-    newest rollout unless it got there; they are held all the same.
+    Rather one too many: what a host left on a way back, or failed to come to, does not count among the good ones until
+    it is good again; it is held all the same.
     """
     hosts: dict[str, _Kept] = {}
     for move in newest_first:
-        first = move.host not in hosts
         kept = hosts.setdefault(move.host, _Kept())
         if len(kept.good) >= max(keep, LEAST_KEPT):
             continue
         if move.status in _GOOD:
             _add(kept, move.to_release)
-        elif first:
+        elif move.to_release not in kept.good:
             kept.others.add(move.to_release)
         if move.from_release is None:
             continue
-        if move.kind == "rollback" and move.status in _GOOD:
-            kept.others.add(move.from_release)
-        else:
+        if move.kind != "rollback" or move.status not in _GOOD:
             _add(kept, move.from_release)
+        elif move.from_release not in kept.good:
+            kept.others.add(move.from_release)
     return {release for kept in hosts.values() for release in (*kept.good, *kept.others)}
 
 
 def _add(kept: _Kept, release: str) -> None:
-    if release not in kept.good:
+    if release not in kept.good and release not in kept.others:
         kept.good.append(release)
 
 
