@@ -102,6 +102,13 @@ class Theatre:
         ended = self.environment.run("deploy.yml", version, rollout_phases=ALL_AT_ONCE, component_gate=GATE)
         assert ended.rc == 0, ended.said
 
+    def renew(self, version: str) -> None:
+        """Publish the version again, with a serial above all others: no deployment goes to a lower one."""
+        shutil.rmtree(self.environment.directory / "depot/components/hello" / version, ignore_errors=True)
+        artifact = self.environment.directory / f"build/hello-{version}.tar.gz"
+        ended = self.environment.run("playbooks/publish.yml", version, component_artifact=str(artifact))
+        assert ended.rc == 0, ended.said
+
     def version(self) -> str:
         """What the fleet runs, if it is all of one and in service; else ''."""
         seen = self.containers.look_at_all().values()
@@ -144,7 +151,8 @@ class Play:
             self.scenario, self.environment, self.containers, self.theatre.cluster, lambda: self.start(self.first)
         )
         fault = FAULTS[self.scenario.kind](scene)
-        self.environment.publish(self.first)
+        for version in dict.fromkeys((self.first, self.target)):
+            self.theatre.renew(version)
         fault.prepare()
         try:
             self.theatre.in_service()

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import ControllerAction, Result
-from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import Depot, Publication, Published
+from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import Depot, Publication, Published, trust_of
+from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_states import State
 from ansible_collections.convoy.rollout.plugins.plugin_utils.manifest import format_time, parse_time
+from ansible_collections.convoy.rollout.plugins.plugin_utils.run import this_run
 from ansible_collections.convoy.rollout.plugins.plugin_utils.signing import SshSigner
 from ansible_collections.convoy.rollout.plugins.plugin_utils.spec_guard import require_string
 
@@ -30,6 +32,10 @@ class ActionModule(ControllerAction):
         "identity": {"type": "str"},
         "audience": {"type": "list", "elements": "str", "default": []},
         "expires": {"type": "str"},
+        "environment": {"type": "str", "default": ""},
+        "allowed_signers": {"type": "path"},
+        "revoked_signers": {"type": "path"},
+        "required_signers": {"type": "int", "default": 1},
     }
 
     def before_validation(self, raw: Mapping[str, Any]) -> None:
@@ -43,10 +49,11 @@ class ActionModule(ControllerAction):
         signer, now = SshSigner(Path(arguments["signing_key"])), datetime.now(UTC)
         if self.check_mode:
             signer.check()
-            published = depot.preview(publication, now)
+            published = depot.preview(publication, now, signer.fingerprint())
         else:
-            published = depot.publish(publication, signer, now)
-        return {**_result(published), "convoy": {"lines": [_line(published, self.check_mode)]}}
+            published = depot.publish(publication, signer, now, trust_of(arguments), str(this_run()))
+        lines = [_line(published, self.check_mode), *_state_lines(published)]
+        return {**_result(published), "convoy": {"lines": lines}}
 
 
 def _publication(arguments: Mapping[str, Any]) -> Publication:
@@ -74,6 +81,7 @@ def _result(published: Published) -> Result:
         "files": len(manifest.files),
         "manifest": str(published.path),
         "artifact": str(published.artifact),
+        "state": published.standing.state.value if published.standing else None,
     }
 
 
@@ -81,4 +89,16 @@ def _line(published: Published, check_mode: bool) -> str:
     manifest = published.manifest
     done = "would be published" if check_mode else "published"
     what = done if published.changed else "was published before, nothing changed"
+    if published.signed:
+        what = f"was published before, its signature {'would be' if check_mode else 'is'} added"
     return f"{manifest.component} {manifest.version} {what}: serial {manifest.serial}, {len(manifest.files)} files"
+
+
+def _state_lines(published: Published) -> list[str]:
+    """Where the release stands, and why where that is in quarantine."""
+    standing = published.standing
+    if standing is None:
+        return []
+    if standing.state is State.QUARANTINED and standing.changes:
+        return [f"it is in quarantine: {standing.changes[-1].why}"]
+    return [f"it is {standing}"]

@@ -10,6 +10,7 @@ import contextlib
 import os
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from ansible.utils.display import Display
@@ -18,6 +19,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils import closing, fle
 from ansible_collections.convoy.rollout.plugins.plugin_utils.checking import check, spec_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import ControllerAction, Result
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import parse_colours, parse_seconds
+from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import Depot
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts, stream_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger, LedgerError
@@ -44,6 +46,8 @@ class ActionModule(ControllerAction):
         "depot": {"type": "path"},
         "allowed_signers": {"type": "path"},
         "revoked_signers": {"type": "path"},
+        "required_signers": {"type": "int", "default": 1},
+        "requires_promotion": {"type": "bool", "default": False},
         "freezes": {"type": "list", "elements": "dict", "default": []},
         "freeze_override": {"type": "str", "default": ""},
         "hosts": {"type": "list", "elements": "str", "default": []},
@@ -138,6 +142,8 @@ class ActionModule(ControllerAction):
             _refuse_when_firing(arguments["alertmanager"])
         if self.check_mode:
             return checked
+        if arguments["kind"] != "rollback":
+            Depot(Path(arguments["depot"])).note(arguments["environment"])
         policy = WhenBusy(arguments["when_busy"])
         patience = _patience(arguments["queue_deadline"])
         silence = opening.patience(spec_of(checked))
@@ -145,6 +151,7 @@ class ActionModule(ControllerAction):
         waited_for = make_way(
             rollouts, lambda: rollouts.in_the_way(this_run(), dead, silence), policy, patience, str(this_run())
         )
+        opening.refuse_going_below(rollouts, checked)
         held = f"it waited for rollout {waited_for}, and is held" if policy is WhenBusy.HOLD and waited_for else ""
         return {**checked, "held": held}
 

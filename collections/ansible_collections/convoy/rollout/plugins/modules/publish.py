@@ -20,6 +20,8 @@ description:
   - A version never changes. Publishing the same again changes nothing, other content under a version that is in the
     depot already is refused.
   - The release is in the depot whole, or not at all, whenever this is interrupted.
+  - It is verified where O(required_signers) of O(allowed_signers) have signed it, and in quarantine where not.
+    Publishing it again with another key adds a signature.
 options:
   component:
     description: The name of the component. 1 to 64 letters, digits, C(.), C(_) or C(-), the first a letter or digit.
@@ -63,6 +65,21 @@ options:
   expires:
     description: The time in UTC from which on the release is not deployed any more, such as V(2030-01-31T00:00:00Z).
     type: str
+  environment:
+    description: The environment whose signers are asked for, as it is recorded with the state of the release.
+    type: str
+    default: ''
+  allowed_signers:
+    description:
+      - The file of the keys that may sign releases, in ssh-keygen's format. Without it the release is in quarantine.
+    type: path
+  revoked_signers:
+    description: The file of keys that are revoked, in ssh-keygen's format.
+    type: path
+  required_signers:
+    description: How many people of O(allowed_signers) must have signed a release for it to be verified.
+    type: int
+    default: 1
 attributes:
   check_mode:
     description: Can run in check mode and return changed status prediction without modifying target.
@@ -80,6 +97,7 @@ attributes:
     support: full
     details: All of it is done on the controller, whatever the host is.
 seealso:
+  - module: convoy.rollout.depot
   - module: convoy.rollout.release
 """
 
@@ -150,6 +168,12 @@ artifact:
   returned: success
   type: str
   sample: /var/lib/convoy/depot/blobs/sha256/1a1500fd4d5ae7ffec4e8ac5f2f3e455c7b69fb02e0ea06ee0bac9c3024e3327
+state:
+  description:
+    - Where the release stands, V(quarantined), V(verified) or V(promoted). Null in check mode for a new one.
+  returned: success
+  type: str
+  sample: verified
 convoy:
   description: What the callback C(convoy.rollout.progress) prints.
   returned: success
@@ -157,6 +181,7 @@ convoy:
   sample:
     lines:
       - "hello 1.1.0 published: serial 2, 2 files"
+      - it is verified
 reason:
   description: A short word for why it was refused. It does not change when the message is reworded.
   returned: failure

@@ -64,6 +64,16 @@ options:
   revoked_signers:
     description: The file of keys that are revoked, in ssh-keygen's format.
     type: path
+  required_signers:
+    description: How many people of O(allowed_signers) must have signed a release for it to be deployed.
+    type: int
+    default: 1
+  requires_promotion:
+    description:
+      - Whether only a release is deployed that was promoted for O(environment). A retired release is deployed nowhere,
+        whatever this says.
+    type: bool
+    default: false
   freezes:
     description:
       - Times in which nothing is deployed, each with C(name), C(from) and C(until) in ISO 8601. A time without a zone
@@ -323,8 +333,15 @@ manifest:
       description: Its digest, which the release is staged against.
       type: str
       sample: 2b7e0c9a51d84f36a1c5e7f09283b4d6508f1a2c3d4e5f60718293a4b5c6d7e8
+serial:
+  description:
+    - The number of the release's publication. One that is lower than what was deployed is refused, since that would go
+      back.
+  returned: when O(state=checked) and O(kind=deploy)
+  type: int
+  sample: 7
 signer:
-  description: Who signed the manifest, a principal of O(allowed_signers).
+  description: Who signed the manifest, principals of O(allowed_signers), with commas between them.
   returned: when O(state=checked) and O(kind=deploy)
   type: str
   sample: release@convoy.example

@@ -148,6 +148,8 @@ def _resolve(asked: Mapping[str, Any], now: float) -> dict[str, Any]:
         SshVerifier(Path(asked["allowed_signers"]), Path(revoked) if revoked else None),
         environment=asked["environment"],
         now=datetime.fromtimestamp(now, UTC),
+        required_signers=asked["required_signers"],
+        requires_promotion=asked["requires_promotion"],
     )
     artifact = resolved.manifest.artifact
     unpacked = sum(member.size or 0 for member in resolved.manifest.files)
@@ -156,7 +158,8 @@ def _resolve(asked: Mapping[str, Any], now: float) -> dict[str, Any]:
         "artifact_sha256": artifact.sha256,
         "artifact_size": artifact.size,
         "manifest": {"path": str(resolved.path), "sha256": resolved.digest},
-        "signer": resolved.signer.principal,
+        "serial": resolved.manifest.serial,
+        "signer": ", ".join(signer.principal for signer in resolved.signers),
         "need_bytes": 2 * (unpacked + artifact.size),
     }
 

@@ -1,39 +1,41 @@
 # Copyright (c) the Convoy contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The depot: where releases wait to be deployed.
+"""The depot: where releases wait to be deployed. Its files are described in ``depot_files``.
 
-blobs/sha256/<digest>                          artifacts, named for their content
-components/<component>/<version>/manifest.json      what was published; appears whole or not at all
-components/<component>/<version>/manifest.json.sig  its signature
-serials/<component>                            the highest serial that was given out
-incoming/                                      what is being published, or was when something died
-lock                                           held while something is published
-
-Nothing that was published changes any more. What a reader gets has been verified: the
-signature over the manifest, and the artifact against the manifest.
+What a reader gets has been verified: the signatures over the manifest, and the artifact against the manifest.
 """
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import hashlib
-import os
-import shlex
 import shutil
-import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ansible_collections.convoy.rollout.plugins.module_utils import durable, record
 from ansible_collections.convoy.rollout.plugins.module_utils.naming import did_you_mean
-from ansible_collections.convoy.rollout.plugins.plugin_utils import manifest, terms
+from ansible_collections.convoy.rollout.plugins.plugin_utils import depot_states, manifest, terms
 from ansible_collections.convoy.rollout.plugins.plugin_utils.archive import Contents, examine, format_of
+from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_files import (
+    DamagedReleaseError,
+    DepotError,
+    DepotFiles,
+    UnsafeDepotError,
+    record_name,
+)
+from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_states import (
+    Change,
+    Standing,
+    State,
+    standing_of,
+)
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.manifest import (
     Artifact,
@@ -41,24 +43,19 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.manifest import (
     ManifestError,
     format_time,
 )
-from ansible_collections.convoy.rollout.plugins.plugin_utils.signing import Identity, Signer, Verifier
+from ansible_collections.convoy.rollout.plugins.plugin_utils.signers import signers_of
+from ansible_collections.convoy.rollout.plugins.plugin_utils.signing import (
+    Identity,
+    MalformedSignatureError,
+    SignatureRefusedError,
+    Signer,
+    SigningError,
+    SshVerifier,
+    Verifier,
+    parse_signature,
+)
 
-_DIRECTORIES = ("blobs", "blobs/sha256", "components", "serials", "incoming")
-_DIRECTORY_MODE = 0o750
-_FILE_MODE = 0o640
-_FORBIDDEN = 0o027  # to write for the group, anything for others
-
-
-class DepotError(ConvoyError):
-    """The depot refuses. Each subclass is one reason."""
-
-    reason: ClassVar[str] = "depot"
-
-
-class UnsafeDepotError(DepotError):
-    """Others may write in the depot, or read it."""
-
-    reason: ClassVar[str] = "depot-unsafe"
+__all__ = ["DamagedReleaseError", "Depot", "DepotError", "Publication", "Published", "Resolved", "UnsafeDepotError"]
 
 
 class UnknownReleaseError(DepotError):
@@ -71,12 +68,6 @@ class VersionTakenError(DepotError):
     """The version was published before, and was something else."""
 
     reason: ClassVar[str] = "version-taken"
-
-
-class DamagedReleaseError(DepotError):
-    """Something of a published release is missing, or not what its manifest says."""
-
-    reason: ClassVar[str] = "release-damaged"
 
 
 @dataclass(frozen=True)
@@ -96,13 +87,48 @@ class Publication:
 
 
 @dataclass(frozen=True)
+class Trust:
+    """Whom an environment trusts: its signers (None: it was not said which), and how many of them have to sign."""
+
+    environment: str = ""
+    verifier: Verifier | None = None
+    required: int = 1
+
+
+def trust_of(asked: Mapping[str, Any]) -> Trust:
+    """Whom an environment trusts, by the options that its actions have in common."""
+    allowed, revoked = asked["allowed_signers"], asked["revoked_signers"]
+    verifier = SshVerifier(Path(allowed), Path(revoked) if revoked else None) if allowed else None
+    return Trust(asked["environment"], verifier, asked["required_signers"])
+
+
+@dataclass(frozen=True)
+class Author:
+    """Who changes something, when and why, as it is recorded."""
+
+    by: str
+    at: datetime
+    why: str
+
+    def change(self, state: State, digest: str, environment: str, why: str = "") -> Change:
+        """The record of a change of state of the manifest with this digest."""
+        return Change(state, self.at.replace(microsecond=0), self.by, why or self.why, digest, environment)
+
+
+@dataclass(frozen=True)
 class Published:
-    """What the depot has now, the manifest at ``path``. ``changed`` is False when it had all of it before."""
+    """What the depot has now, the manifest at ``path``. ``changed`` is False when it had all of it before.
+
+    ``signed``: whether a signature was added to those of a release that was there. ``standing`` is where the release
+    stands; None in a preview of one that is not there yet, since nothing was signed.
+    """
 
     manifest: Manifest
     path: Path
     artifact: Path
     changed: bool
+    standing: Standing | None = None
+    signed: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,8 +138,27 @@ class Resolved:
     manifest: Manifest
     path: Path
     artifact: Path
-    signer: Identity
+    signers: tuple[Identity, ...]
     digest: str
+    standing: Standing
+
+    @property
+    def signer(self) -> Identity:
+        """Who signed it, the publisher if the environment trusts them."""
+        return self.signers[0]
+
+
+@dataclass(frozen=True)
+class Item:
+    """A release as it lies in the depot, nothing of it verified. ``trouble`` says why it cannot be read, if so."""
+
+    component: str
+    version: str
+    manifest: Manifest | None = None
+    standing: Standing = field(default_factory=Standing)
+    fingerprints: tuple[str, ...] = ()
+    has_artifact: bool = False
+    trouble: str = ""
 
 
 class Depot:
@@ -121,39 +166,55 @@ class Depot:
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
+        self.files = DepotFiles(self.path)
 
-    def publish(self, publication: Publication, signer: Signer, now: datetime) -> Published:
+    def publish(
+        self, publication: Publication, signer: Signer, now: datetime, trust: Trust | None = None, by: str = ""
+    ) -> Published:
         """Make the release available under its version; signs its manifest.
 
-        Publishing the same again changes nothing, but for an artifact that is gone or damaged,
-        which is put in place again. Needs room for the unpacked release meanwhile: it is unpacked
-        once, by the code that hosts unpack with. Raises ConvoyError; nothing is visible then.
+        It is verified where the signers that ``trust`` names have signed it, else in quarantine. Publishing the same
+        again changes nothing, but for an artifact that is gone or damaged, which is put in place again, a signature,
+        which is added where the key has not signed yet, and a quarantine that has become needless. Needs room for the
+        unpacked release meanwhile: it is unpacked once, by the code that hosts unpack with. Raises ConvoyError; nothing
+        is visible then.
         """
-        with self._failures_told(), self._locked(), self._workspace() as workspace:
+        trust, author = trust or Trust(), Author(by, now, "")
+        with self.failures_told(), self.files.locked(), self.files.workspace() as workspace:
             archive_format = format_of(publication.artifact)
             archive = workspace / "artifact"
             shutil.copyfile(publication.artifact, archive)
             contents = examine(archive, archive_format, workspace / "trial")
             existing = self._existing(publication, contents)
             if existing is not None:
-                return self._published(existing, changed=self._place_blob(archive, contents.artifact))
+                placed = self._place_blob(archive, contents.artifact)
+                return self._complete(existing, placed, signer, trust, author)
             made = self._manifest_of(publication, contents, now)
-            signature = signer.sign(made.to_json())
+            content = made.to_json()
+            signature = signer.sign(content)
+            first = self._judged(made, content, [signature], trust, author)
             self._place_blob(archive, contents.artifact)
-            self._place_manifest(made, signature, workspace / "manifest")
-            return self._published(made, changed=True)
+            self._place_manifest(made, signature, first, workspace / "manifest")
+            self._note(trust.environment)
+            return self._published(made, changed=True, standing=Standing((first,)))
 
-    def preview(self, publication: Publication, now: datetime) -> Published:
-        """What publish() would do; raises what it would, but for what a signature needs."""
-        with self._failures_told(), tempfile.TemporaryDirectory(prefix="convoy-") as workspace:
+    def preview(self, publication: Publication, now: datetime, fingerprint: str | None = None) -> Published:
+        """What publish() would do; raises what it would, but for what a signature needs.
+
+        ``fingerprint`` is that of the key that would sign; None where it cannot be told.
+        """
+        with self.failures_told(), tempfile.TemporaryDirectory(prefix="convoy-") as workspace:
             if self.path.exists():
-                self._check_private()
+                self.files.check_private()
             archive_format = format_of(publication.artifact)
             contents = examine(publication.artifact, archive_format, Path(workspace) / "trial")
             existing = self._existing(publication, contents)
-            if existing is not None:
-                return self._published(existing, changed=not self._has_blob(contents.artifact))
-            return self._published(self._manifest_of(publication, contents, now), changed=True)
+            if existing is None:
+                return self._published(self._manifest_of(publication, contents, now), changed=True)
+            signatures = self.files.read_release(existing.component, existing.version)[1]
+            signs = fingerprint is not None and fingerprint not in _fingerprints(signatures.values())
+            standing = self.standing(existing.component, existing.version)
+            return self._published(existing, signs or not self.has_blob(contents.artifact), standing, signs)
 
     def resolve(
         self,
@@ -164,42 +225,158 @@ class Depot:
         environment: str,
         now: datetime,
         minimum_serial: int = 0,
+        required_signers: int = 1,
+        requires_promotion: bool = False,
     ) -> Resolved:
-        """The release, verified: signature, component, version, audience, expiry, serial and artifact.
+        """The release, verified: signatures, component, version, audience, expiry, serial, state and artifact.
 
         ``minimum_serial`` is the highest serial that was seen of the component where going back
         is not meant, 0 where it is. Raises a subclass of ConvoyError of its own for each refusal.
         """
         manifest.check_name(component, version)
-        with self._failures_told():
+        with self.failures_told():
             self._check_known(component, version)
-            content, signature = self._read_release(component, version)
-            identity = verifier.verify(content, signature)
-            found = manifest.from_json(content)
-            terms.check_place(found, component, version, identity)
+            resolved = self.inspect(component, version, Trust(environment, verifier, required_signers))
+            what, found = f"{component} {version}", resolved.manifest
+            depot_states.refuse_retired(what, resolved.standing, "deployed")
             terms.check_terms(found, environment, now, minimum_serial)
-            self._check_blob(found)
-        digest = hashlib.sha256(content).hexdigest()
-        return Resolved(found, self._manifest_path(component, version), self._blob(found.artifact), identity, digest)
+            if requires_promotion:
+                depot_states.refuse_unpromoted(what, version, resolved.standing, environment)
+            self.check_blob(found)
+        return resolved
+
+    def promote(self, component: str, version: str, trust: Trust, author: Author, dry: bool = False) -> bool:
+        """Let the environment of ``trust`` have the release, which must be verified and for it; whether that is new."""
+        manifest.check_name(component, version)
+        manifest.check_audience([trust.environment])
+        if trust.verifier is None:
+            raise SigningError("environment_allowed_signers is not set: a release is promoted for those who trust it")
+        with self._changing(component, version, dry):
+            what, standing = f"{component} {version}", self.standing(component, version)
+            depot_states.refuse_retired(what, standing, "promoted")
+            depot_states.refuse_unverified(what, standing)
+            resolved = self.inspect(component, version, trust)
+            terms.check_terms(resolved.manifest, trust.environment, author.at, 0)
+            self.check_blob(resolved.manifest)
+            if trust.environment in standing.promoted:
+                return False
+            if not dry:
+                change = author.change(State.PROMOTED, resolved.digest, trust.environment)
+                self.files.append_change(component, version, change)
+                self._note(trust.environment)
+            return True
+
+    def retire(self, component: str, version: str, author: Author, environment: str, dry: bool = False) -> bool:
+        """Let the release not be deployed any more, anywhere; whether that is new."""
+        manifest.check_name(component, version)
+        with self._changing(component, version, dry):
+            standing = self.standing(component, version)
+            if standing.retired:
+                return False
+            if not dry:
+                content = self.files.read_release(component, version)[0]
+                change = author.change(State.RETIRED, _sha256(content), environment)
+                self.files.append_change(component, version, change)
+            return True
+
+    def verify_quarantined(self, component: str, version: str, trust: Trust, author: Author) -> bool:
+        """Let a release out of quarantine that the signers of ``trust`` have signed, whole; whether it was in it."""
+        with self._changing(component, version, dry=False):
+            if self.standing(component, version).verified:
+                return False
+            resolved = self.inspect(component, version, trust)
+            self.check_blob(resolved.manifest)
+            self.files.append_change(component, version, _verified(resolved, trust, author))
+            return True
+
+    def note(self, environment: str) -> None:
+        """Note that the environment deploys from here, where this run may write in the depot."""
+        try:
+            with self.failures_told():
+                self._note(environment)
+        except DepotError as error:
+            cause = error.__cause__
+            if not isinstance(cause, OSError) or cause.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
 
     def versions(self, component: str) -> list[str]:
         """The component's versions in the order of their publication. Nothing is verified."""
         published = sorted(self._manifests(component), key=lambda found: found.serial)
         return [found.version for found in published]
 
-    # where things are
+    def items(self) -> list[Item]:
+        """Everything that was published, by component and serial. Nothing is verified."""
+        found = [
+            self.item(component, version)
+            for component in self.files.components()
+            for version in self.files.versions(component)
+        ]
+        return sorted(found, key=lambda item: (item.component, item.manifest.serial if item.manifest else 0))
 
-    def _blob(self, artifact: Artifact) -> Path:
-        return self.path / "blobs" / "sha256" / artifact.sha256
+    def item(self, component: str, version: str) -> Item:
+        """One release, as far as it can be read."""
+        try:
+            found = self._read_manifest(component, version)
+            standing = self.standing(component, version)
+        except ConvoyError as error:
+            return Item(component, version, trouble=str(error))
+        signatures = self.files.read_release(component, version)[1]
+        there = self.files.blob(found.artifact.sha256).is_file()
+        return Item(component, version, found, standing, tuple(_fingerprints(signatures.values())), there)
 
-    def _release(self, component: str, version: str) -> Path:
-        return self.path / "components" / component / version
+    def known(self, component: str, version: str) -> Item:
+        """One release, which must be there."""
+        manifest.check_name(component, version)
+        with self.failures_told():
+            self._check_known(component, version)
+            return self.item(component, version)
 
-    def _manifest_path(self, component: str, version: str) -> Path:
-        return self._release(component, version) / "manifest.json"
+    def standing(self, component: str, version: str) -> Standing:
+        """Where the release stands, by its records."""
+        content = self.files.read_release(component, version)[0]
+        return standing_of(f"{component} {version}", self.files.read_changes(component, version), _sha256(content))
+
+    def inspect(self, component: str, version: str, trust: Trust) -> Resolved:
+        """The release with its signatures verified, but neither its terms nor its artifact."""
+        content, signatures = self.files.read_release(component, version)
+        if trust.verifier is None:
+            raise SigningError(
+                "environment_allowed_signers is not set: there is nobody whose signature is to be trusted"
+            )
+        signers = signers_of(trust.verifier, content, list(signatures.values()), trust.required)
+        found = manifest.from_json(content)
+        terms.check_place(found, component, version, signers)
+        standing = self.standing(component, version)
+        path = self.files.manifest(component, version)
+        return Resolved(found, path, self.files.blob(found.artifact.sha256), signers, _sha256(content), standing)
+
+    def has_blob(self, artifact: Artifact) -> bool:
+        """Whether the artifact is there, whole."""
+        path = self.files.blob(artifact.sha256)
+        return path.is_file() and record.digest_of(str(path)) == artifact.sha256
+
+    def check_blob(self, found: Manifest) -> None:
+        """Raise DamagedReleaseError for an artifact that is not there, or another."""
+        path = self.files.blob(found.artifact.sha256)
+        what = f"the artifact of {found.component} {found.version}, {path},"
+        if not path.is_file():
+            raise DamagedReleaseError(f"{what} is missing; publish it again")
+        size = path.stat().st_size
+        if size != found.artifact.size:
+            raise DamagedReleaseError(f"{what} has {size} bytes, signed were {found.artifact.size}; publish it again")
+        digest = record.digest_of(str(path))
+        if digest != found.artifact.sha256:
+            raise DamagedReleaseError(f"{what} was changed: its SHA-256 is {digest}; publish it again")
+
+    def check_usable(self) -> None:
+        """Raise DepotError unless there is a depot, and it is private."""
+        if not self.path.is_dir():
+            raise DepotError(f"there is no depot at {self.path}: set depot_path, or publish a release first")
+        self.files.check_private()
 
     @contextmanager
-    def _failures_told(self) -> Iterator[None]:
+    def failures_told(self) -> Iterator[None]:
+        """Turn errors of the operating system into a DepotError."""
         try:
             yield
         except OSError as error:
@@ -207,44 +384,23 @@ class Depot:
 
     # reading
 
-    def _check_private(self) -> None:
-        mode = stat.S_IMODE(self.path.stat().st_mode)
-        if mode & _FORBIDDEN:
-            raise UnsafeDepotError(
-                f"the depot {self.path} has mode {mode:04o}: others could read releases or put their own there. "
-                f"Look at what is in it, then: chmod {_DIRECTORY_MODE:04o} {shlex.quote(str(self.path))}"
-            )
-
-    def _read_release(self, component: str, version: str) -> tuple[bytes, bytes]:
-        """A manifest and its signature, nothing of it verified."""
-        path = self._manifest_path(component, version)
-        try:
-            return path.read_bytes(), path.with_suffix(".json.sig").read_bytes()
-        except OSError as error:
-            raise DamagedReleaseError(
-                f"{component} {version}: {error.filename}: {error.strerror}. Restore it from a backup, or remove "
-                f"{path.parent} and publish it again"
-            ) from error
-
     def _read_manifest(self, component: str, version: str) -> Manifest:
-        content, _signature = self._read_release(component, version)
+        content, _signatures = self.files.read_release(component, version)
         try:
             return manifest.from_json(content)
         except ManifestError as error:
-            raise DamagedReleaseError(f"{self._manifest_path(component, version)}: {error}") from error
+            raise DamagedReleaseError(f"{self.files.manifest(component, version)}: {error}") from error
 
     def _manifests(self, component: str) -> list[Manifest]:
-        return [self._read_manifest(component, version) for version in _listed(self.path / "components" / component)]
+        return [self._read_manifest(component, version) for version in self.files.versions(component)]
 
     def _check_known(self, component: str, version: str) -> None:
-        if not self.path.is_dir():
-            raise DepotError(f"there is no depot at {self.path}: set depot_path, or publish a release first")
-        self._check_private()
-        if not self._release(component, version).is_dir():
+        self.check_usable()
+        if not self.files.release(component, version).is_dir():
             raise self._unknown(component, version)
 
     def _unknown(self, component: str, version: str) -> UnknownReleaseError:
-        components = _listed(self.path / "components")
+        components = self.files.components()
         if component not in components:
             return UnknownReleaseError(
                 f"the depot {self.path} has no component '{component}'; "
@@ -256,61 +412,32 @@ class Depot:
             f"it has {', '.join(versions) or 'none yet'}{did_you_mean(version, versions)}"
         )
 
-    def _has_blob(self, artifact: Artifact) -> bool:
-        path = self._blob(artifact)
-        return path.is_file() and record.digest_of(str(path)) == artifact.sha256
-
-    def _check_blob(self, found: Manifest) -> None:
-        path = self._blob(found.artifact)
-        what = f"the artifact of {found.component} {found.version}, {path},"
-        if not path.is_file():
-            raise DamagedReleaseError(f"{what} is missing; publish it again")
-        size = path.stat().st_size
-        if size != found.artifact.size:
-            raise DamagedReleaseError(f"{what} has {size} bytes, signed were {found.artifact.size}; publish it again")
-        digest = record.digest_of(str(path))
-        if digest != found.artifact.sha256:
-            raise DamagedReleaseError(f"{what} was changed: its SHA-256 is {digest}; publish it again")
-
-    # publishing
-
-    def _prepare(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        durable.make_directory(str(self.path), _DIRECTORY_MODE)
-        self._check_private()
-        for name in _DIRECTORIES:
-            durable.make_directory(str(self.path / name), _DIRECTORY_MODE)
+    # changing
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        self._prepare()
-        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, _FILE_MODE)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
-
-    @contextmanager
-    def _workspace(self) -> Iterator[Path]:
-        """A directory for this publication, the only one: what a killed one left there is removed."""
-        incoming = self.path / "incoming"
-        for left in incoming.iterdir():
-            shutil.rmtree(left)
-        with tempfile.TemporaryDirectory(dir=incoming) as workspace:
-            yield Path(workspace)
+    def _changing(self, component: str, version: str, dry: bool) -> Iterator[None]:
+        """A release that is there, while nobody else changes it; ``dry``: nothing is changed here either."""
+        with self.failures_told():
+            self._check_known(component, version)
+            if dry:
+                yield
+                return
+            with self.files.locked():
+                yield
 
     def _existing(self, publication: Publication, contents: Contents) -> Manifest | None:
         """The manifest when the same was published before, None when nothing was."""
-        if not self._release(publication.component, publication.version).is_dir():
+        component, version = publication.component, publication.version
+        if not self.files.release(component, version).is_dir():
             return None
-        found = self._read_manifest(publication.component, publication.version)
+        found = self._read_manifest(component, version)
         difference = _difference(found, publication, contents)
         if difference:
             raise VersionTakenError(
-                f"{publication.component} {publication.version} is in the depot already, with {difference}. "
+                f"{component} {version} is in the depot already, with {difference}. "
                 "A version never changes: publish this as a new one"
             )
+        depot_states.refuse_retired(f"{component} {version}", self.standing(component, version), "published")
         return found
 
     def _manifest_of(self, publication: Publication, contents: Contents, now: datetime) -> Manifest:
@@ -328,48 +455,115 @@ class Depot:
 
     def _last_serial(self, component: str) -> int:
         """The highest serial given out, also to a version that was removed since."""
-        counter = self.path / "serials" / component
+        counter = self.files.serial(component)
         given = counter.read_text(encoding="utf-8") if counter.exists() else "0"
         if not given.isdigit():
             raise DepotError(f"{counter} must hold the last serial that was given out, not {given[:40]!r}: correct it")
         return max([int(given), *(found.serial for found in self._manifests(component))])
 
-    def _place_blob(self, archive: Path, artifact: Artifact) -> bool:
-        """Whether the artifact had to be put in place. ``archive`` is moved."""
-        if self._has_blob(artifact):
+    def _complete(self, found: Manifest, placed: bool, signer: Signer, trust: Trust, author: Author) -> Published:
+        """What is still missing of a release that was published before: a signature, or that it is verified."""
+        component, version = found.component, found.version
+        signed = self._cosign(found, signer)
+        standing = self.standing(component, version)
+        let_out = False
+        if not standing.verified and trust.verifier is not None:
+            content, signatures = self.files.read_release(component, version)
+            change = self._judged(found, content, list(signatures.values()), trust, author)
+            let_out = change.state is State.VERIFIED
+            if let_out:
+                self.files.append_change(component, version, change)
+                standing = self.standing(component, version)
+        return self._published(found, placed or signed or let_out, standing, signed)
+
+    def _cosign(self, found: Manifest, signer: Signer) -> bool:
+        """Add the signature of a key that has not signed yet."""
+        content, signatures = self.files.read_release(found.component, found.version)
+        signature = signer.sign(content)
+        fingerprint = parse_signature(signature).fingerprint
+        if fingerprint in _fingerprints(signatures.values()):
             return False
-        with archive.open("rb") as stream:
-            os.fchmod(stream.fileno(), _FILE_MODE)
-            os.fsync(stream.fileno())
-        durable.rename(str(archive), str(self._blob(artifact)))
+        name = hashlib.sha256(fingerprint.encode()).hexdigest() + ".sig"
+        self.files.write(self.files.release(found.component, found.version) / "signatures" / name, signature)
         return True
 
-    def _place_manifest(self, made: Manifest, signature: bytes, directory: Path) -> None:
-        durable.write_file(str(self.path / "serials" / made.component), str(made.serial).encode(), _FILE_MODE)
-        durable.make_directory(str(directory), _DIRECTORY_MODE)
-        durable.write_file(str(directory / "manifest.json"), made.to_json(), _FILE_MODE)
-        durable.write_file(str(directory / "manifest.json.sig"), signature, _FILE_MODE)
-        destination = self._release(made.component, made.version)
-        durable.make_directory(str(destination.parent), _DIRECTORY_MODE)
+    def _judged(
+        self, found: Manifest, content: bytes, signatures: Sequence[bytes], trust: Trust, author: Author
+    ) -> Change:
+        """Whether the signatures let the release out of quarantine, as its next change of state."""
+        digest = _sha256(content)
+        if trust.verifier is None:
+            why = "it was not said whom to trust (environment_allowed_signers)"
+            return author.change(State.QUARANTINED, digest, trust.environment, why)
+        try:
+            signers = signers_of(trust.verifier, content, signatures, trust.required)
+            terms.check_place(found, found.component, found.version, signers)
+        except (SignatureRefusedError, SigningError, terms.MisplacedManifestError) as refusal:
+            return author.change(State.QUARANTINED, digest, trust.environment, str(refusal))
+        return author.change(State.VERIFIED, digest, trust.environment, _signed_by(signers))
+
+    def _place_blob(self, archive: Path, artifact: Artifact) -> bool:
+        """Whether the artifact had to be put in place. ``archive`` is moved."""
+        if self.has_blob(artifact):
+            return False
+        self.files.place(archive, self.files.blob(artifact.sha256))
+        return True
+
+    def _place_manifest(self, made: Manifest, signature: bytes, first: Change, directory: Path) -> None:
+        self.files.write(self.files.serial(made.component), str(made.serial).encode())
+        self.files.write(directory / "manifest.json", made.to_json())
+        self.files.write(directory / "manifest.json.sig", signature)
+        self.files.write(directory / "states" / record_name(1), first.to_json())
+        destination = self.files.release(made.component, made.version)
+        self.files.make_directory(destination.parent)
         durable.rename(str(directory), str(destination))
 
-    def _published(self, found: Manifest, changed: bool) -> Published:
-        path = self._manifest_path(found.component, found.version)
-        return Published(found, path, self._blob(found.artifact), changed)
+    def _note(self, environment: str) -> None:
+        path = self.files.environment(environment)
+        if environment and not path.exists():
+            self.files.write(path, b"")
+
+    def _published(
+        self, found: Manifest, changed: bool, standing: Standing | None = None, signed: bool = False
+    ) -> Published:
+        path = self.files.manifest(found.component, found.version)
+        return Published(found, path, self.files.blob(found.artifact.sha256), changed, standing, signed)
 
 
-def _listed(directory: Path) -> list[str]:
-    return sorted(entry.name for entry in directory.iterdir()) if directory.is_dir() else []
+def _verified(resolved: Resolved, trust: Trust, author: Author) -> Change:
+    return author.change(State.VERIFIED, resolved.digest, trust.environment, _signed_by(resolved.signers))
+
+
+def _signed_by(signers: Sequence[Identity]) -> str:
+    return "signed by " + ", ".join(f"{one.principal} ({one.fingerprint})" for one in signers)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _fingerprints(signatures: Iterable[bytes]) -> list[str]:
+    """The keys that signed, as the signatures say. Those that cannot be read are left out."""
+    found = []
+    for signature in signatures:
+        try:
+            found.append(parse_signature(signature).fingerprint)
+        except MalformedSignatureError:
+            continue
+    return found
 
 
 def _difference(found: Manifest, publication: Publication, contents: Contents) -> str:
-    """What of a published release is not as it is to be published, empty when nothing is."""
+    """What of a published release is not as it is to be published, empty when nothing is.
+
+    Who adds a signature need not say who the publisher was.
+    """
     if found.artifact != contents.artifact:
         return f"other content (SHA-256 {found.artifact.sha256}, not {contents.artifact.sha256})"
     if found.audience != publication.audience:
         return f"another audience ({', '.join(found.audience) or 'all environments'})"
     if found.expires != publication.expires:
         return f"another expiry ({format_time(found.expires) if found.expires else 'none'})"
-    if found.signer != publication.signer:
+    if publication.signer not in (None, found.signer):
         return f"another signer ({found.signer or 'none named'})"
     return ""

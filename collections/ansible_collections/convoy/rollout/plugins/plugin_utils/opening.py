@@ -30,10 +30,12 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import
 from ansible_collections.convoy.rollout.plugins.plugin_utils.preflight import Unhealthy
 from ansible_collections.convoy.rollout.plugins.plugin_utils.rendering import release_id
 from ansible_collections.convoy.rollout.plugins.plugin_utils.run import dead, this_run, user
+from ansible_collections.convoy.rollout.plugins.plugin_utils.terms import check_serial
 
 SILENCE = 120.0  # seconds beyond its longest step after which a run that cannot be seen counts as dead
 RECORDED = (
-    "kind", "environment", "component", "version", "artifact", "artifact_sha256", "manifest", "signer", "override",
+    "kind", "environment", "component", "version", "artifact", "artifact_sha256", "manifest", "serial", "signer",
+    "override",
 )  # fmt: skip
 
 
@@ -52,6 +54,7 @@ def open_rollout(
     problems = fleet.objections(readings, checked.get("need_bytes", 0))
     if problems:
         raise fleet.FleetError("nothing was touched: " + "; ".join(problems))
+    refuse_going_below(rollouts, checked)
     latest = rollouts.view()
     left_open = latest is not None and not latest.status.ended
     left_out: list[str] = []
@@ -79,6 +82,12 @@ def open_rollout(
     gate = rollouts.gate(opened.rollout) if opened.gate_due else None
     told = {"lines": lines, "resume": retry}
     return {**passed_on(view, retry), "changed": True, "warnings": warnings, "gate": gate, "convoy": told}
+
+
+def refuse_going_below(rollouts: Rollouts, checked: Mapping[str, Any]) -> None:
+    """Raise ReplayedSerialError for a deployment of a release that is older than what was deployed."""
+    if checked["kind"] != "rollback" and checked.get("serial") is not None:
+        check_serial(checked["component"], checked["version"], checked["serial"], rollouts.serial_mark())
 
 
 def _draft(checked: Mapping[str, Any], latest: RolloutView | None, readings: Sequence[Reading]) -> Draft:

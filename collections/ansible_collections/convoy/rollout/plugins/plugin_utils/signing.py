@@ -27,6 +27,7 @@ NAMESPACE = "convoy-release"
 SECONDS = 30  # that ssh-keygen may take
 
 _ARMOR = re.compile(rb"\s*-----BEGIN SSH SIGNATURE-----\s+([A-Za-z0-9+/=\s]+)-----END SSH SIGNATURE-----\s*\Z")
+_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 _MAGIC = b"SSHSIG"
 _FIELD = re.compile(r'(?:[^\s"]|"[^"]*")+')
 _PATTERN_CHARACTERS = frozenset("*?!")
@@ -120,6 +121,12 @@ class SshSigner:
                 "must be in an agent; give the path of its public half then"
             )
         return done.stdout
+
+    def fingerprint(self) -> str | None:
+        """The fingerprint of the key; None where it cannot be told without its passphrase."""
+        done = _ssh_keygen(["-l", "-f", str(self.key)], b"")
+        found = _FINGERPRINT.search(done.stdout.decode(errors="replace"))
+        return found.group() if done.returncode == 0 and found else None
 
     def check(self) -> None:
         """Raise SigningError for a key that is not there, or that others could use."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import ClassVar
 
@@ -37,17 +38,17 @@ class ReplayedSerialError(ConvoyError):
     reason: ClassVar[str] = "release-replayed"
 
 
-def check_place(found: Manifest, component: str, version: str, identity: Identity) -> None:
+def check_place(found: Manifest, component: str, version: str, signers: Sequence[Identity]) -> None:
     """Raise MisplacedManifestError unless this is the manifest asked for, by the signer that it names."""
     if (found.component, found.version) != (component, version):
         raise MisplacedManifestError(
             f"asked for {component} {version}, the signed manifest there is of {found.component} {found.version}: "
             "somebody moved it"
         )
-    if found.signer is not None and found.signer != identity.principal:
+    if found.signer is not None and found.signer not in [identity.principal for identity in signers]:
+        others = " and ".join(f"'{identity.principal}' ({identity.fingerprint})" for identity in signers)
         raise MisplacedManifestError(
-            f"the manifest of {component} {version} names '{found.signer}' as its signer, but '{identity.principal}' "
-            f"({identity.fingerprint}) signed it"
+            f"the manifest of {component} {version} names '{found.signer}' as its signer, but {others} signed it"
         )
 
 
@@ -58,8 +59,14 @@ def check_terms(found: Manifest, environment: str, now: datetime, minimum_serial
         raise WrongAudienceError(f"{what} was published for {', '.join(found.audience)}, not for {environment}")
     if found.expires is not None and now >= found.expires:
         raise ReleaseExpiredError(f"{what} expired at {format_time(found.expires)}: publish a new version")
-    if found.serial < minimum_serial:
+    check_serial(found.component, found.version, found.serial, minimum_serial)
+
+
+def check_serial(component: str, version: str, serial: int, minimum_serial: int) -> None:
+    """Raise ReplayedSerialError for a release that is older than one that was already deployed."""
+    if serial < minimum_serial:
         raise ReplayedSerialError(
-            f"{what} has serial {found.serial}, but {minimum_serial} was seen already: it is older than it seems. "
-            "To go back on purpose, use the rollback playbook"
+            f"{component} {version} has serial {serial}, but {minimum_serial} was seen already: it is older than it "
+            "seems, and no deployment goes below. To go back on purpose: rollback.yml "
+            f"-e component_version={version}, where the hosts still have it; else publish its artifact as a new version"
         )

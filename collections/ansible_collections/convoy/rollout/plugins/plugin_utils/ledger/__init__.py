@@ -11,6 +11,7 @@
 * ``rollouts`` the coordinator's decisions, taken and recorded in one transaction each
 * ``rebuild`` what the tables must say, told by the events alone; pure
 * ``history`` what the events tell people; pure
+* ``releases`` the serial that deployments may not go below, and which releases hosts may still need
 * ``audit`` everything of a stream verified, compared and told
 * ``export`` the events as lines of JSON
 """

@@ -42,6 +42,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state i
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import schema
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.releases import serial_mark_in
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger, LedgerError, Transaction
 
 if schema.INSTALLED:
@@ -362,6 +363,11 @@ class Rollouts:
         seconds; whether it has. ``poll``: seconds, see ``Ledger.wait_for_change``.
         """
         return self._ledger.wait_for_change(self.stream, self._decided_at, timeout, poll, host)
+
+    def serial_mark(self) -> int:
+        """The serial below which a deployment would go back; 0 where nothing is known."""
+        with self._ledger.reading() as connection:
+            return serial_mark_in(connection, self.stream)
 
     def head(self) -> int:
         """The number of the newest event."""

@@ -22,9 +22,17 @@ from typing import Any
 import pytest
 
 from ansible_collections.convoy.rollout.plugins.module_utils import durable
-from ansible_collections.convoy.rollout.plugins.plugin_utils import depot, signing, terms
+from ansible_collections.convoy.rollout.plugins.plugin_utils import depot, depot_states, depot_upkeep, signing, terms
 from ansible_collections.convoy.rollout.plugins.plugin_utils.archive import UnsafeArtifactError
-from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import Depot, Publication, Published, Resolved
+from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import (
+    Author,
+    Depot,
+    Publication,
+    Published,
+    Resolved,
+    Trust,
+)
+from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_states import State
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.manifest import ManifestError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.signing import SshSigner, SshVerifier
@@ -82,6 +90,20 @@ class World:
     def resolve(self, version: str = "1.0.0", **options: Any) -> Resolved:
         given: dict[str, Any] = {"environment": "staging", "now": NOW, **options}
         return self.depot.resolve("hello", version, self.verifier, **given)
+
+    @property
+    def trust(self) -> Trust:
+        return Trust("staging", self.verifier)
+
+    @property
+    def author(self) -> Author:
+        return Author("anna@deploy1", NOW, "it ran well")
+
+    def verified(self, version: str = "1.0.0", **terms: Any) -> Published:
+        return self.depot.publish(self.publication(version, **terms), self.signer, NOW, self.trust, "anna@deploy1")
+
+    def states(self, version: str = "1.0.0") -> list[State]:
+        return [change.state for change in self.depot.standing("hello", version).changes]
 
     def visible(self) -> list[str]:
         components = self.home / "depot" / "components"
@@ -153,8 +175,9 @@ def test_publishers_at_the_same_time_get_serials_of_their_own(world: World) -> N
 
 
 def test_two_versions_with_the_same_content_share_the_artifact(world: World) -> None:
-    first = world.publish("1.0", artifact=world.artifact())
-    second = world.publish("2.0", artifact=world.artifact())
+    artifact = world.artifact()
+    first = world.publish("1.0", artifact=artifact)
+    second = world.publish("2.0", artifact=artifact)
     assert first.artifact == second.artifact
     assert world.resolve("1.0").artifact == world.resolve("2.0").artifact
 
@@ -452,3 +475,303 @@ def test_a_damaged_neighbour_is_named_when_a_version_is_published(world: World) 
     (release(world) / "manifest.json").write_bytes(b"{}")
     with pytest.raises(depot.DamagedReleaseError, match=r"hello/1\.0\.0/manifest\.json: the manifest has no "):
         world.publish("2.0.0")
+
+
+# states
+
+
+def test_a_release_is_published_with_the_record_of_its_state(world: World) -> None:
+    assert world.verified().changed
+    (change,) = world.depot.standing("hello", "1.0.0").changes
+    assert (change.state, change.environment, change.by) == (State.VERIFIED, "staging", "anna@deploy1")
+    assert change.why.startswith("signed by alice (SHA256:")
+    assert change.manifest == world.resolve().digest
+
+
+def test_a_release_that_nobody_was_asked_about_is_in_quarantine(world: World) -> None:
+    world.publish()
+    assert world.states() == [State.QUARANTINED]
+    with pytest.raises(depot_states.NotVerifiedError):
+        world.depot.promote("hello", "1.0.0", world.trust, world.author)
+    assert not world.publish().changed
+    assert world.verified().changed
+    assert not world.verified().changed
+    assert world.states() == [State.QUARANTINED, State.VERIFIED]
+
+
+def test_trust_that_cannot_be_read_leaves_a_release_in_quarantine(world: World) -> None:
+    trust = Trust("staging", SshVerifier(world.home / "nowhere"))
+    world.depot.publish(world.publication(), world.signer, NOW, trust)
+    assert world.states() == [State.QUARANTINED]
+
+
+def test_another_key_adds_its_signature(world: World) -> None:
+    world.publish(signer="alice")
+    other = SshSigner(world.keys / "other")
+    preview = world.depot.preview(world.publication(), NOW, other.fingerprint())
+    assert (preview.changed, preview.signed) == (True, True)
+    again = world.depot.publish(world.publication(), other, NOW)
+    assert (again.changed, again.signed) == (True, True)
+    assert len(world.depot.item("hello", "1.0.0").fingerprints) == 2
+    assert not world.depot.publish(world.publication(), other, NOW).changed
+    assert not world.depot.preview(world.publication(), NOW, other.fingerprint()).changed
+    assert [signer.principal for signer in world.resolve().signers] == ["alice"]
+
+
+def test_a_promotion_is_for_one_environment(world: World) -> None:
+    world.verified()
+    with pytest.raises(depot_states.NotPromotedError):
+        world.resolve(requires_promotion=True)
+    assert world.depot.promote("hello", "1.0.0", world.trust, world.author, dry=True)
+    assert world.depot.promote("hello", "1.0.0", world.trust, world.author)
+    assert not world.depot.promote("hello", "1.0.0", world.trust, world.author)
+    assert world.resolve(requires_promotion=True).standing.promoted == ("staging",)
+    with pytest.raises(depot_states.NotPromotedError):
+        world.resolve(requires_promotion=True, environment="production")
+    assert world.states() == [State.VERIFIED, State.PROMOTED]
+
+
+@pytest.mark.parametrize(
+    ("terms_of_it", "now", "expected"),
+    [
+        ({"audience": ("production",)}, NOW, terms.WrongAudienceError),
+        ({"expires": LATER}, LATER, terms.ReleaseExpiredError),
+    ],
+)
+def test_what_is_not_to_be_deployed_is_not_promoted(
+    world: World, terms_of_it: dict[str, Any], now: datetime, expected: type[ConvoyError]
+) -> None:
+    world.verified(**terms_of_it)
+    with pytest.raises(expected):
+        world.depot.promote("hello", "1.0.0", world.trust, Author("anna", now, ""))
+    assert world.states() == [State.VERIFIED]
+
+
+def test_a_promotion_checks_signature_and_digest_again(world: World) -> None:
+    published = world.verified()
+    tamper_artifact(world, published)
+    with pytest.raises(depot.DamagedReleaseError):
+        world.depot.promote("hello", "1.0.0", world.trust, world.author)
+    none = world.home / "allowed_signers"
+    none.write_text("")
+    with pytest.raises(signing.UnknownSignerError):
+        world.depot.promote("hello", "1.0.0", Trust("staging", SshVerifier(none)), world.author)
+
+
+def test_a_retired_release_is_neither_deployed_nor_promoted_nor_published(world: World) -> None:
+    world.verified()
+    assert world.depot.retire("hello", "1.0.0", world.author, "staging")
+    assert not world.depot.retire("hello", "1.0.0", world.author, "staging")
+    attempts = (
+        world.resolve,
+        world.publish,
+        lambda: world.depot.preview(world.publication(), NOW),
+        lambda: world.depot.promote("hello", "1.0.0", world.trust, world.author),
+    )
+    for attempt in attempts:
+        with pytest.raises(depot_states.RetiredReleaseError, match="it ran well"):
+            attempt()
+
+
+def test_a_release_from_before_states_were_kept_is_deployed_and_can_be_verified(world: World) -> None:
+    world.publish()
+    shutil.rmtree(release(world) / "states")
+    assert world.resolve().standing.state is State.QUARANTINED
+    assert world.depot.verify_quarantined("hello", "1.0.0", world.trust, world.author)
+    assert world.states() == [State.VERIFIED]
+
+
+def test_a_record_that_is_missing_is_named(world: World) -> None:
+    world.verified()
+    world.depot.promote("hello", "1.0.0", world.trust, world.author)
+    (release(world) / "states" / "000001.json").unlink()
+    with pytest.raises(depot_states.StateRecordError, match=r"000001\.json is missing"):
+        world.resolve()
+
+
+def test_a_record_is_not_taken_along_to_another_release(world: World) -> None:
+    world.verified("1.0.0")
+    world.verified("2.0.0")
+    world.depot.promote("hello", "2.0.0", world.trust, world.author)
+    shutil.rmtree(release(world) / "states")
+    shutil.copytree(release(world).with_name("2.0.0") / "states", release(world) / "states")
+    with pytest.raises(depot_states.StateRecordError, match="somebody exchanged one of them"):
+        world.resolve(requires_promotion=True)
+
+
+def test_an_environment_that_may_only_read_leaves_no_note(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.publish()
+    world.depot.note("staging")
+    assert world.depot.files.environments() == ["staging"]
+
+    def fails(*_arguments: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(durable, "write_file", fails)
+    world.depot.note("production")
+    world.depot.note("staging")
+    assert world.depot.files.environments() == ["staging"]
+
+
+# modes
+
+
+@pytest.mark.parametrize(
+    ("mode", "directories", "files"),
+    [(0o750, 0o750, 0o640), (0o700, 0o700, 0o600), (0o2750, 0o2750, 0o640)],
+)
+def test_the_mode_of_the_depot_is_that_of_all_in_it(world: World, mode: int, directories: int, files: int) -> None:
+    root = world.home / "depot"
+    root.mkdir()
+    root.chmod(mode)
+    world.verified()
+    world.depot.promote("hello", "1.0.0", world.trust, world.author)
+    modes = {path.is_dir(): set[int]() for path in root.rglob("*")}
+    for path in root.rglob("*"):
+        modes[path.is_dir()].add(stat.S_IMODE(path.stat().st_mode))
+    assert modes == {True: {directories}, False: {files}}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a directory to a group that it is not in")
+def test_all_in_a_depot_of_a_group_is_the_groups(world: World) -> None:
+    root = world.home / "depot"
+    root.mkdir()
+    os.chown(root, -1, 4321)
+    root.chmod(0o2750)
+    world.verified()
+    assert {path.stat().st_gid for path in root.rglob("*")} == {4321}
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o750), (0o077, 0o700), (0o000, 0o750)])
+def test_a_new_depot_heeds_the_umask(world: World, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        world.publish()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((world.home / "depot").stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("name", ["components", "blobs/sha256", "serials"])
+def test_a_part_of_the_depot_that_others_may_write_is_refused(world: World, name: str) -> None:
+    world.publish()
+    (world.home / "depot" / name).chmod(0o770)
+    for attempt in (world.publish, world.resolve):
+        with pytest.raises(depot.UnsafeDepotError, match=rf"{name} has mode 0770.*chmod -R g-w,o= "):
+            attempt()
+
+
+# upkeep
+
+
+def test_a_depot_in_which_all_is_well(world: World) -> None:
+    world.verified("1.0.0")
+    world.publish("2.0.0")
+    found = depot_upkeep.look_through(world.depot, world.trust)
+    assert (found.releases, found.faults, found.notes, found.trusted) == (2, [], [], [("hello", "2.0.0")])
+
+
+def test_a_signature_that_another_environment_trusts_is_no_fault_here(world: World) -> None:
+    world.verified()
+    nobody = world.home / "allowed_signers"
+    nobody.write_text("")
+    there = depot_upkeep.look_through(world.depot, Trust("production", SshVerifier(nobody)))
+    assert (there.faults, len(there.notes)) == ([], 1)
+    here = depot_upkeep.look_through(world.depot, Trust("staging", SshVerifier(nobody)))
+    assert (len(here.faults), here.notes) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("fault", "complaint"),
+    [
+        (tamper_manifest, "hello 1.0.0: "),
+        (tamper_signature, "no SSH signature"),
+        (remove_signature, "manifest.json.sig"),
+        (remove_artifact, "is missing"),
+        (truncate_artifact, "signed were"),
+        (tamper_artifact, "was changed"),
+        (move, "hello 1.0.0"),
+    ],
+)
+def test_every_fault_is_found(world: World, fault: Callable[[World, Published], None], complaint: str) -> None:
+    published = world.verified()
+    fault(world, published)
+    found = depot_upkeep.look_through(world.depot, world.trust)
+    assert any(complaint in told for told in found.faults)
+
+
+def test_two_releases_with_one_serial_are_found(world: World) -> None:
+    world.verified("1.0.0")
+    (world.home / "depot" / "serials" / "hello").unlink()
+    elsewhere = release(world).rename(world.home / "1.0.0")
+    world.verified("2.0.0")
+    elsewhere.rename(release(world))
+    found = depot_upkeep.look_through(world.depot, world.trust)
+    assert found.faults == ["hello 1.0.0 and 2.0.0 have the same serial 1: one of them was not published here"]
+
+
+def collected(world: World, held: dict[str, dict[str, set[str]]], dry: bool = False) -> list[str]:
+    """The releases whose artifacts are removed."""
+    found, _freed = depot_upkeep.collect(world.depot, held, world.author, dry)
+    return [f"{item.component} {item.version}" for _path, items in found.artifacts for item in items]
+
+
+def test_only_retired_releases_that_no_host_needs_are_collected(world: World) -> None:
+    for version in ("1.0.0", "2.0.0", "3.0.0"):
+        world.verified(version)
+    for version in ("1.0.0", "2.0.0"):
+        world.depot.retire("hello", version, world.author, "staging")
+    held = {"staging": {"hello": {"2.0.0", "3.0.0"}, "other": {"1.0.0"}}}
+    before = snapshot(world.home / "depot")
+    assert collected(world, held, dry=True) == ["hello 1.0.0"]
+    assert snapshot(world.home / "depot") == before
+    assert collected(world, held) == ["hello 1.0.0"]
+    assert collected(world, held) == []
+    assert depot_upkeep.look_through(world.depot, world.trust).faults == []
+    assert world.depot.standing("hello", "1.0.0").changes[-1].why == "its artifact was collected"
+    assert [item.has_artifact for item in world.depot.items()] == [False, True, True]
+
+
+def test_an_artifact_stays_as_long_as_any_release_has_it(world: World) -> None:
+    artifact = world.artifact()
+    world.verified("1.0.0", artifact=artifact)
+    world.verified("2.0.0", artifact=artifact)
+    world.depot.retire("hello", "1.0.0", world.author, "staging")
+    assert collected(world, {"staging": {}}) == []
+    world.depot.retire("hello", "2.0.0", world.author, "staging")
+    assert collected(world, {"staging": {"hello": {"1.0.0"}}}) == []
+    assert collected(world, {"staging": {}}) == ["hello 1.0.0", "hello 2.0.0"]
+
+
+def test_what_was_interrupted_is_collected(world: World) -> None:
+    world.verified()
+    root = world.home / "depot"
+    (root / "incoming" / "tmp1").mkdir()
+    (root / "incoming" / "tmp1" / "artifact").write_bytes(b"12345")
+    (root / "incoming" / "file").write_bytes(b"1")
+    (root / "serials" / ".hello.0123456789ab.convoy-new").write_bytes(b"1")
+    (root / "blobs" / "sha256" / ("0f" * 32)).write_bytes(b"123")
+    found, freed = depot_upkeep.collect(world.depot, {"staging": {}}, world.author, dry=False)
+    assert (len(found.left), freed) == (4, 10)
+    assert depot_upkeep.look_through(world.depot, world.trust).faults == []
+
+
+def test_nothing_is_collected_for_environments_that_nobody_told_of(world: World) -> None:
+    world.verified("1.0.0")
+    world.verified("2.0.0", audience=("test",))
+    world.depot.note("production")
+    world.depot.retire("hello", "1.0.0", world.author, "staging")
+    with pytest.raises(depot_upkeep.UnknownUsersError, match="production, test too") as refused:
+        collected(world, {"staging": {}})
+    assert refused.value.reason == "depot-users"
+    assert collected(world, {"staging": {}, "production": {"hello": {"1.0.0"}}, "test": {}}) == []
+
+
+def test_nothing_is_collected_where_a_release_cannot_be_read(world: World) -> None:
+    world.verified("1.0.0")
+    world.verified("2.0.0")
+    world.depot.retire("hello", "1.0.0", world.author, "staging")
+    (release(world).with_name("2.0.0") / "manifest.json").write_bytes(b"{}")
+    with pytest.raises(depot.DamagedReleaseError, match="Nothing is collected"):
+        collected(world, {"staging": {}})
+    assert len(list((world.home / "depot" / "blobs" / "sha256").iterdir())) == 2

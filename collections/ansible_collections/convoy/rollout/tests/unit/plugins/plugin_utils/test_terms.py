@@ -29,7 +29,7 @@ MANIFEST = Manifest(
 
 @pytest.mark.parametrize("signer", [None, "alice"])
 def test_the_manifest_asked_for_passes(signer: str | None) -> None:
-    terms.check_place(replace(MANIFEST, signer=signer), "hello", "1.0.0", ALICE)
+    terms.check_place(replace(MANIFEST, signer=signer), "hello", "1.0.0", [ALICE])
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_the_manifest_asked_for_passes(signer: str | None) -> None:
 )
 def test_another_manifest_is_refused(component: str, version: str, signer: str | None, complaint: str) -> None:
     with pytest.raises(terms.MisplacedManifestError) as refused:
-        terms.check_place(replace(MANIFEST, signer=signer), component, version, ALICE)
+        terms.check_place(replace(MANIFEST, signer=signer), component, version, [ALICE])
     assert complaint in str(refused.value)
 
 

@@ -1,0 +1,175 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Tell what is in the depot, verify it, promote and retire releases, and collect what nobody needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ansible_collections.convoy.rollout.plugins.plugin_utils import depot_text, depot_upkeep
+from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import ControllerAction, Result
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError
+from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import Author, Depot, Item, trust_of
+from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_files import DepotError
+from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_needs import versions_needed
+from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_upkeep import Findings
+from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
+from ansible_collections.convoy.rollout.plugins.plugin_utils.manifest import format_time
+from ansible_collections.convoy.rollout.plugins.plugin_utils.run import this_run
+from ansible_collections.convoy.rollout.plugins.plugin_utils.spec_guard import require_string
+from ansible_collections.convoy.rollout.plugins.plugin_utils.variables import refuse_unknown
+
+OF_A_RELEASE = ("show", "promote", "retire")
+
+
+class DepotFaultyError(DepotError):
+    """Something in the depot is not as it must be; the result still tells everything."""
+
+    reason: ClassVar[str] = "depot-faulty"
+
+    def __init__(self, message: str, told: Result) -> None:
+        super().__init__(message)
+        self.details = told
+
+
+class ActionModule(ControllerAction):
+    """``convoy.rollout.depot``"""
+
+    SPEC: ClassVar[Mapping[str, Any]] = {
+        "do": {
+            "type": "str",
+            "choices": ["list", "show", "verify", "collect", "promote", "retire"],
+            "default": "list",
+        },
+        "depot": {"type": "path", "required": True},
+        "environment": {"type": "str", "required": True},
+        "component": {"type": "str"},
+        "version": {"type": "str"},
+        "allowed_signers": {"type": "path"},
+        "revoked_signers": {"type": "path"},
+        "required_signers": {"type": "int", "default": 1},
+        "ledger_url": {"type": "str", "no_log": True},
+        "ledgers": {"type": "dict", "default": {}, "no_log": True},
+        "keep": {"type": "int", "default": 5},
+        "reason": {"type": "str", "default": "no reason was given"},
+    }
+    REQUIRED_IF: ClassVar[tuple[Any, ...]] = (
+        *(("do", do, ("component",)) for do in OF_A_RELEASE),
+        ("do", "collect", ("ledger_url",)),
+    )
+
+    def before_validation(self, raw: Mapping[str, Any]) -> None:
+        """Refuse a version that YAML made a number, before its type is converted."""
+        if raw.get("version") is not None:
+            require_string("component_version", raw["version"])
+
+    def perform(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Result:
+        """Do what ``do`` names."""
+        refuse_unknown(task_vars)
+        depot, do = Depot(Path(arguments["depot"])), arguments["do"]
+        if do in OF_A_RELEASE and not arguments["version"]:
+            raise SpecError("component_version is not set: give it with -e")
+        return {
+            "list": self._list,
+            "show": self._show,
+            "verify": self._verify,
+            "collect": self._collect,
+            "promote": self._promote,
+            "retire": self._retire,
+        }[do](depot, arguments)
+
+    def _list(self, depot: Depot, arguments: Mapping[str, Any]) -> Result:
+        with depot.failures_told():
+            depot.check_usable()
+            items = depot.items()
+        return _told(False, depot_text.list_lines(items), releases=[_facts(item) for item in items])
+
+    def _show(self, depot: Depot, arguments: Mapping[str, Any]) -> Result:
+        item = depot.known(arguments["component"], arguments["version"])
+        try:
+            with depot.failures_told():
+                resolved = depot.inspect(item.component, item.version, trust_of(arguments))
+            trusted = "yes, " + ", ".join(one.principal for one in resolved.signers)
+        except ConvoyError as error:
+            trusted = f"no: {error}"
+        return _told(False, depot_text.show_lines(item, trusted), releases=[_facts(item)])
+
+    def _verify(self, depot: Depot, arguments: Mapping[str, Any]) -> Result:
+        """Fails, after all was told, where something is wrong; what is trusted leaves its quarantine."""
+        trust = trust_of(arguments)
+        found = depot_upkeep.look_through(depot, trust)
+        if not self.check_mode:
+            for component, version in found.trusted:
+                depot.verify_quarantined(component, version, trust, _author(arguments))
+        let_out = [" ".join(names) for names in found.trusted]
+        lines = depot_text.findings_lines(found, let_out, self.check_mode)
+        told = _told(bool(let_out), lines, faults=found.faults, notes=found.notes)
+        _refuse_faulty(depot, found, told)
+        return told
+
+    def _collect(self, depot: Depot, arguments: Mapping[str, Any]) -> Result:
+        ledgers = {**arguments["ledgers"], arguments["environment"]: arguments["ledger_url"]}
+        needed = versions_needed(ledgers, arguments["keep"], str(this_run()))
+        with depot.failures_told():
+            depot.check_usable()
+        found, freed = depot_upkeep.collect(depot, needed, _author(arguments), self.check_mode)
+        collected = [[item.component, item.version] for _path, items in found.artifacts for item in items]
+        lines = depot_text.rubbish_lines(found, freed, self.check_mode)
+        return _told(bool(found.left or found.artifacts), lines, collected=collected, freed=freed)
+
+    def _promote(self, depot: Depot, arguments: Mapping[str, Any]) -> Result:
+        trust, what = trust_of(arguments), f"{arguments['component']} {arguments['version']}"
+        changed = depot.promote(
+            arguments["component"], arguments["version"], trust, _author(arguments), self.check_mode
+        )
+        return self._moved(changed, what, f"promoted for {trust.environment}")
+
+    def _retire(self, depot: Depot, arguments: Mapping[str, Any]) -> Result:
+        what = f"{arguments['component']} {arguments['version']}"
+        changed = depot.retire(
+            arguments["component"],
+            arguments["version"],
+            _author(arguments),
+            arguments["environment"],
+            self.check_mode,
+        )
+        return self._moved(changed, what, "retired")
+
+    def _moved(self, changed: bool, what: str, done: str) -> Result:
+        if not changed:
+            return _told(False, [f"{what} was {done} before, nothing changed"])
+        return _told(True, [f"{what} {'would be' if self.check_mode else 'is'} {done}"])
+
+
+def _author(arguments: Mapping[str, Any]) -> Author:
+    return Author(str(this_run()), datetime.now(UTC), arguments["reason"])
+
+
+def _told(changed: bool, lines: list[str], **facts: Any) -> Result:
+    return {"changed": changed, **facts, "convoy": {"summary": lines}}
+
+
+def _facts(item: Item) -> Result:
+    found = item.manifest
+    return {
+        "component": item.component,
+        "version": item.version,
+        "state": None if found is None else item.standing.state.value,
+        "promoted": list(item.standing.promoted),
+        "serial": found.serial if found else None,
+        "size": found.artifact.size if found else None,
+        "created": format_time(found.created) if found else None,
+        "artifact": item.has_artifact,
+        "trouble": item.trouble,
+    }
+
+
+def _refuse_faulty(depot: Depot, found: Findings, told: Result) -> None:
+    if found.faults:
+        more = f"; and {len(found.faults) - 1} more, see above" if len(found.faults) > 1 else ""
+        raise DepotFaultyError(f"the depot {depot.path} is not as it must be: {found.faults[0]}{more}", told)

@@ -1,0 +1,202 @@
+#!/usr/bin/python
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of the action of the same name."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: depot
+short_description: Tell, verify, promote, retire and collect releases in the depot
+version_added: 0.1.0
+author:
+  - The Convoy contributors (@convoy-rollout)
+description:
+  - Sees to the releases that M(convoy.rollout.publish) put into the depot. Each is in quarantine or verified, may be
+    promoted for environments, and is retired in the end. Every change is recorded with who made it, when, and why.
+options:
+  do:
+    description:
+      - V(list) tells every release with its state, serial, size and date.
+      - V(show) tells all about one release, with its history.
+      - V(verify) verifies every digest, signature and record, and looks for what interrupted uploads left and for what
+        others could read or write. It fails when something is wrong. Releases in quarantine whose signatures are
+        trusted become verified.
+      - V(collect) removes what interrupted uploads left, and artifacts of retired releases that no host runs or could
+        go back to, by the ledgers of all environments that use the depot. Where one cannot be read, nothing is removed.
+      - V(promote) lets the environment have a release that is verified.
+      - V(retire) lets a release not be deployed any more, in any environment. There is no way back from there.
+    type: str
+    choices: [list, show, verify, collect, promote, retire]
+    default: list
+  depot:
+    description: The directory of the depot on the controller. One that others may read or write is refused.
+    type: path
+    required: true
+  environment:
+    description: The environment's name.
+    type: str
+    required: true
+  component:
+    description: The component's name. Required if O(do=show), O(do=promote) or O(do=retire).
+    type: str
+  version:
+    description:
+      - The version, a string, for the same. A number is refused, since V(1.10) in YAML is the number 1.1.
+    type: str
+  allowed_signers:
+    description:
+      - The file of the keys that may sign releases, in ssh-keygen's format. Without it no signature is verified.
+    type: path
+  revoked_signers:
+    description: The file of keys that are revoked, in ssh-keygen's format.
+    type: path
+  required_signers:
+    description: How many people of O(allowed_signers) must have signed a release.
+    type: int
+    default: 1
+  ledger_url:
+    description: The environment's ledger, as an SQLAlchemy URL. Required if O(do=collect).
+    type: str
+  ledgers:
+    description:
+      - The ledgers of the other environments that use the depot, by their names, for O(do=collect). One that is known
+        to use it, and is not named, lets nothing be removed.
+    type: dict
+    default: {}
+  keep:
+    description: How many good releases a host keeps at most, in any of the environments.
+    type: int
+    default: 5
+  reason:
+    description: Why a release is promoted or retired.
+    type: str
+    default: no reason was given
+attributes:
+  check_mode:
+    description: Can run in check mode and return changed status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Returns details on what has changed (or possibly needs changing in check mode), when in diff mode.
+    support: none
+  idempotent:
+    description:
+      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
+    support: full
+  action:
+    description: Indicates this has a corresponding action plugin so some parts of the options can be executed on the
+      controller.
+    support: full
+    details: All of it is done on the controller, whatever the host is.
+seealso:
+  - module: convoy.rollout.publish
+  - module: convoy.rollout.rollout
+"""
+
+EXAMPLES = r"""
+- name: Tell what is in the depot
+  convoy.rollout.depot:
+    depot: /var/lib/convoy/depot
+    environment: staging
+
+- name: Let production have version 1.1.0
+  convoy.rollout.depot:
+    do: promote
+    depot: /var/lib/convoy/depot
+    environment: production
+    component: hello
+    version: "1.1.0"
+    allowed_signers: /etc/convoy/allowed_signers
+    reason: it ran in staging for a week
+
+- name: Remove what nobody needs
+  convoy.rollout.depot:
+    do: collect
+    depot: /var/lib/convoy/depot
+    environment: staging
+    ledger_url: sqlite:////var/lib/convoy/staging.db
+    ledgers:
+      production: sqlite:////var/lib/convoy/production.db
+"""
+
+RETURN = r"""
+releases:
+  description: The releases, by component and serial.
+  returned: when O(do=list) or O(do=show)
+  type: list
+  elements: dict
+  contains:
+    component:
+      description: The name of the component.
+      type: str
+      sample: hello
+    version:
+      description: The version.
+      type: str
+      sample: 1.1.0
+    state:
+      description: V(quarantined), V(verified), V(promoted) or V(retired). Null where it cannot be read.
+      type: str
+      sample: promoted
+    promoted:
+      description: The environments that it is promoted for.
+      type: list
+      elements: str
+      sample: [staging]
+    serial:
+      description: The number of its publication. Null where it cannot be read.
+      type: int
+      sample: 2
+    size:
+      description: The size of the archive in bytes. Null where it cannot be read.
+      type: int
+      sample: 4450
+    created:
+      description: When it was published. Null where it cannot be read.
+      type: str
+      sample: "2026-01-31T09:30:00Z"
+    artifact:
+      description: Whether the archive is in the depot.
+      type: bool
+      sample: true
+    trouble:
+      description: Why the release cannot be read. Empty where it can.
+      type: str
+      sample: ""
+faults:
+  description: What is wrong, one sentence each.
+  returned: when O(do=verify)
+  type: list
+  elements: str
+  sample: []
+notes:
+  description: Releases that are as they were signed, but whose signatures are not trusted here.
+  returned: when O(do=verify)
+  type: list
+  elements: str
+  sample: []
+collected:
+  description: The retired releases whose artifacts were removed, each as component and version.
+  returned: when O(do=collect)
+  type: list
+  elements: list
+  sample: [[hello, 1.0.0]]
+freed:
+  description: How many bytes were removed.
+  returned: when O(do=collect)
+  type: int
+  sample: 4450
+convoy:
+  description: What the callback C(convoy.rollout.progress) prints.
+  returned: always
+  type: dict
+  sample:
+    summary:
+      - "hello 1.1.0 is promoted for staging"
+reason:
+  description: A short word for why it was refused. It does not change when the message is reworded.
+  returned: failure
+  type: str
+  sample: release-not-verified
+"""
