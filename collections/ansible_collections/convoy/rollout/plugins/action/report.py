@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from ansible_collections.convoy.rollout.plugins.plugin_utils import asking
 from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import (
     LEDGER_SPEC,
     ControllerAction,
     Result,
 )
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Denied, Recorded
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import HostStatus
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger
@@ -37,16 +37,5 @@ class ActionModule(ControllerAction):
     def perform(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Result:
         """Record the outcome; say whether this host has to run its phase's gate."""
         rollouts = Rollouts(Ledger(arguments["ledger_url"], str(this_run())), arguments["stream"])
-        rollout, host, outcome = arguments["rollout"], arguments["host"], HostStatus(arguments["outcome"])
-        answer = rollouts.report(rollout, arguments["token"], host, outcome, arguments["why"])
-        gate = None
-        if isinstance(answer, Recorded) and answer.gate_due:
-            gate = rollouts.gate(rollout)
-        why = f": {arguments['why']}" if arguments["why"] else ""
-        lines = [f"{host} {outcome}{why}"]
-        if isinstance(answer, Denied):
-            lines = [f"{host} says {outcome}{why}, which is not taken: {answer.reason}"]
-        if gate:
-            bakes = f" and bakes for {gate['bake']:g} s" if gate["bake"] else ""
-            lines.append(f"phase {gate['phase']} has closed{bakes}")
-        return {"changed": False, "gate": gate, "convoy": {"lines": lines, **rollouts.tally(rollout)}}
+        outcome = HostStatus(arguments["outcome"])
+        return {"changed": False, **asking.report(rollouts, arguments, outcome, arguments["why"])}

@@ -36,8 +36,11 @@ from ansible.plugins.callback import CallbackBase
 
 _PLUGINS = "ansible_collections.convoy.rollout.plugins"
 # Those that run once a host; what runs once a rollout needs nothing more.
-_ACTIONS = ("admission", "haproxy", "haproxy_info", "release", "release_info", "report", "rollout", "verdict", "watch")
-_CALLS = ("haproxy", "haproxy_info", "health_gate", "release", "release_info")
+_ACTIONS = (
+    "admission", "haproxy", "haproxy_info", "nginx", "release", "release_info", "report", "road", "rollout", "verdict",
+    "watch",
+)  # fmt: skip
+_CALLS = ("haproxy", "haproxy_info", "health_gate", "nginx", "release", "release_info")
 _LIBRARIES = (
     "ansible.module_utils.common.arg_spec",
     "ansible.plugins.action.normal",

@@ -31,8 +31,8 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         """The filters by name."""
         functions = (
-            road.steps, road.may_go_on, road.outcome, road.undo, road.serves_old, road.way_back, road.sample,
-            road.watch_verdict, road.membership, road.members_up, road.rotation, road.server_names,
+            road.steps, road.is_ours, road.may_go_on, road.outcome, road.undo, road.serves_old, road.way_back,
+            road.sample, road.watch_verdict, road.membership, road.members_up, road.rotation, road.server_names,
             road.without_service,
         )  # fmt: skip
         return {function.__name__: _filter(function) for function in functions}

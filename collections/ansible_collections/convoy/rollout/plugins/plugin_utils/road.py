@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -24,6 +24,7 @@ ADAPTERS = (*BALANCERS, "tasks", "none")
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 Results = Mapping[str, Mapping[str, Any]]
+Take = Callable[[str], Mapping[str, Any]]
 
 
 def steps(
@@ -61,6 +62,11 @@ def steps(
     return files
 
 
+def is_ours(road: Sequence[str], hooks: Mapping[str, str], adapter: str = "none") -> bool:
+    """Whether nothing of the site's own lies on a road."""
+    return adapter != "tasks" and not any(step in hooks for step in road)
+
+
 def site_files(hooks: Mapping[str, str], adapter: str, site_tasks: Mapping[str, str]) -> dict[str, str]:
     """The task files that the site has to have, by the variables that name them. Raises SpecError as steps() does."""
     steps((*HOOKS, *TRAFFIC_STEPS), hooks, adapter, site_tasks)
@@ -90,6 +96,43 @@ def outcome(results: Results, failure: Mapping[str, Any]) -> dict[str, str]:
         return {"outcome": "succeeded", "why": ""}
     in_service = not _away(undrain) or (not activate and _left_alone(drain))
     return {"outcome": "reverted" if serves_old(results) and in_service else "failed", "why": _why(fault)}
+
+
+def go_forward(road: Sequence[str], take: Take) -> dict[str, str]:
+    """Take a host forward by its steps, and where one fails what is left of the road back; see ``outcome``.
+
+    ``take`` takes a step, and returns its result, or nothing where there is nothing to do.
+    """
+    results: dict[str, Mapping[str, Any]] = {}
+    failure: Mapping[str, Any] = {}
+    for step in road:
+        if not may_go_on([_ran(results, "drain"), _ran(results, "activate")]):
+            break
+        results[step] = take(step)
+        if results[step].get("failed"):
+            failure = results[step]
+            break
+    if failure:
+        for step in undo(results):
+            results[step] = take(step)
+        last = _ran(results, "revert") or _ran(results, "activate")
+        if "undrain" in road and serves_old(results) and may_go_on([last]):
+            results["undrain"] = take("undrain")
+    return outcome(results, failure)
+
+
+def go_back(road: Sequence[str], take: Take) -> dict[str, str]:
+    """Take a host back by its steps; see ``way_back``, and ``go_forward`` for ``take``."""
+    results: dict[str, Mapping[str, Any]] = {}
+    failure = ""
+    for step in road:
+        if not may_go_on([_ran(results, "drain"), _ran(results, "revert")]):
+            break
+        results[step] = take(step)
+        if results[step].get("failed"):
+            failure = _why(results[step])
+            break
+    return way_back(results, failure)
 
 
 def undo(results: Results) -> list[str]:

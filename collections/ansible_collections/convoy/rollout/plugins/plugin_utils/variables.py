@@ -24,10 +24,10 @@ REGISTERED = frozenset(
         "rollout_balancers", "rollout_checked", "rollout_current", "rollout_decided", "rollout_failed",
         "rollout_gate_hosts", "rollout_opened",
         "rollout_phase_failed", "rollout_report", "rollout_results", "rollout_road_back", "rollout_road_forward",
-        "rollout_road_stage", "rollout_stage_failed", "rollout_staged", "rollout_status", "rollout_watch",
-        "rollout_way_back_failed", "rollout_roads", "rollout_switch", "rollout_switched", "traffic_answers",
-        "traffic_balancers", "traffic_drained", "traffic_min_up", "traffic_rollout", "traffic_servers",
-        "traffic_switch", "traffic_switch_checked", "traffic_switched", "traffic_undrained",
+        "rollout_road", "rollout_road_stage", "rollout_stage_failed", "rollout_staged", "rollout_status",
+        "rollout_watch", "rollout_way_back_failed", "rollout_roads", "rollout_switch", "rollout_switched",
+        "traffic_answers", "traffic_balancers", "traffic_drained", "traffic_min_up", "traffic_rollout",
+        "traffic_servers", "traffic_switch", "traffic_switch_checked", "traffic_switched", "traffic_undrained",
     }
 )  # fmt: skip
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the fast one, where PyYAML has it
