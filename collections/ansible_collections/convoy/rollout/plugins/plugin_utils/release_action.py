@@ -26,7 +26,7 @@ class ReleaseAction(ActionBase):
         def template(source: str) -> str:
             lookup = lookup_loader.get("ansible.builtin.template", loader=self._loader, templar=self._templar)
             try:
-                return str(lookup.run([source], variables=task_vars)[0])
+                return str(lookup.run([source], variables=_Variables(task_vars))[0])
             except AnsibleError as error:
                 raise AnsibleActionFail(f"cannot render {source}: {error}") from error
 
@@ -34,3 +34,10 @@ class ReleaseAction(ActionBase):
             return render(config, units, template)
         except ConvoyError as error:
             raise AnsibleActionFail(str(error), result={"reason": error.reason}) from None
+
+
+class _Variables(dict[str, Any]):
+    """Variables that need not be copied to the bottom, which took most of the time of a template."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return dict(self)
