@@ -87,6 +87,18 @@ def test_people_turn_a_rollout_back(on_1_1_0: Environment) -> None:
     on_1_1_0.see("1.1.0")
 
 
+def test_hosts_that_have_no_place_for_the_library_get_modules_and_artifact_as_ansible_sends_them(
+    on_1_0_0: Environment,
+) -> None:
+    on_1_0_0.on_each("rm -rf /var/lib/convoy/lib && touch /var/lib/convoy/lib")
+    try:
+        ended = on_1_0_0.deploy("1.1.0", **on_1_0_0.few)
+    finally:
+        on_1_0_0.on_each("rm /var/lib/convoy/lib")
+    assert ended.rc == 0, ended.said
+    on_1_0_0.see("1.1.0", *on_1_0_0.hosts[:3])
+
+
 def test_hooks_and_a_load_balancer_of_the_site_get_their_turns(on_1_0_0: Environment) -> None:
     log = on_1_0_0.directory / "steps.log"
     each = (

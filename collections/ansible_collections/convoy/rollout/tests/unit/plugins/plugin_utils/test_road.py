@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -282,6 +284,108 @@ RESULT = st.sampled_from(
 )
 RESULTS = st.dictionaries(st.sampled_from(["drain", "activate", "revert", "undrain"]), RESULT)
 FAILURES = st.sampled_from([{}, FAILED, {"failed": True, "results": [OK, FAILED]}, {"failed": True, "msg": "\n"}])
+
+
+# a whole road within one worker
+
+
+class Host:
+    """A host whose steps return what is written down for them, one result after the other; else all goes well."""
+
+    def __init__(self, **results: Any) -> None:
+        self.results = {step: list(found) if isinstance(found, list) else [found] for step, found in results.items()}
+        self.taken: list[str] = []
+
+    def take(self, step: str) -> dict[str, Any]:
+        if step in road.HOOKS:
+            return {}
+        self.taken.append(step)
+        left = self.results.get(step, [])
+        result: dict[str, Any] = left.pop(0) if left else OK
+        return result
+
+
+@pytest.mark.parametrize(
+    ("results", "taken", "outcome"),
+    [
+        ({}, ["drain", "activate", "undrain"], "succeeded"),
+        ({"drain": FAILED}, ["drain", "undrain"], "reverted"),
+        ({"drain": GONE}, ["drain"], "reverted"),
+        ({"activate": REVERTED}, ["drain", "activate", "undrain"], "reverted"),
+        ({"activate": EMPTIED}, ["drain", "activate"], "reverted"),  # it had no release, and has none again
+        ({"activate": FAILED}, ["drain", "activate"], "failed"),
+        ({"activate": GONE}, ["drain", "activate"], "lost"),
+        ({"undrain": [FAILED, OK]}, ["drain", "activate", "undrain", "revert", "undrain"], "reverted"),
+        ({"undrain": FAILED, "revert": FAILED}, ["drain", "activate", "undrain", "revert"], "failed"),
+        ({"undrain": [FAILED, FAILED]}, ["drain", "activate", "undrain", "revert", "undrain"], "failed"),
+        ({"undrain": GONE}, ["drain", "activate", "undrain"], "failed"),
+    ],
+)
+def test_a_host_goes_forward_and_where_that_fails_what_is_left_back(
+    results: dict[str, Any], taken: list[str], outcome: str
+) -> None:
+    host = Host(**results)
+    assert road.go_forward(FORWARD, host.take)["outcome"] == outcome
+    assert host.taken == taken
+
+
+def test_a_host_of_an_idle_colour_is_not_put_into_service_by_a_failure_either() -> None:
+    host = Host(activate=REVERTED)
+    assert road.go_forward(road.without_service(FORWARD, {"coming": "green"}), host.take)["outcome"] == "reverted"
+    assert host.taken == ["drain", "activate"]
+
+
+@pytest.mark.parametrize(
+    ("results", "taken", "outcome"),
+    [
+        ({}, ["drain", "revert", "undrain"], "returned"),
+        ({"drain": FAILED}, ["drain"], "stuck"),
+        ({"revert": FAILED}, ["drain", "revert"], "stuck"),
+        ({"revert": GONE}, ["drain", "revert"], "stuck"),
+        ({"revert": EMPTIED}, ["drain", "revert"], "stuck"),
+        ({"undrain": FAILED}, ["drain", "revert", "undrain"], "stuck"),
+        ({"undrain": GONE}, ["drain", "revert", "undrain"], "stuck"),
+    ],
+)
+def test_a_host_goes_back_as_far_as_it_comes(results: dict[str, Any], taken: list[str], outcome: str) -> None:
+    host = Host(**results)
+    assert road.go_back(["drain", "revert", "undrain"], host.take)["outcome"] == outcome
+    assert host.taken == taken
+
+
+ANY = st.lists(st.sampled_from([OK, FAILED, REVERTED, EMPTIED, GONE, SKIPPED]), max_size=2)
+
+
+@given(st.fixed_dictionaries(dict.fromkeys(("drain", "activate", "revert", "undrain"), ANY)))
+def test_who_succeeded_met_no_fault_and_who_serves_the_old_release_was_put_back(results: dict[str, Any]) -> None:
+    host = Host(**{step: list(found) for step, found in results.items()})
+    outcome = road.go_forward(FORWARD, host.take)["outcome"]
+    first = [found[0] for step, found in results.items() if found and step != "revert"]
+    if outcome == "succeeded":
+        assert host.taken == ["drain", "activate", "undrain"]
+        assert not any(result.get("failed") or result.get("unreachable") for result in first)
+    elif outcome == "reverted" and EMPTIED not in first:
+        assert host.taken[-1] == "undrain" or GONE in first
+
+
+@pytest.mark.parametrize(
+    ("hooks", "adapter", "ours"),
+    [
+        ({}, "none", True),
+        ({}, "haproxy", True),
+        ({"after_phase": "/site/tell.yml"}, "nginx", True),
+        ({"before_drain": "/site/announce.yml"}, "haproxy", False),
+        ({}, "tasks", False),
+    ],
+)
+def test_a_road_is_ours_where_nothing_of_the_site_lies_on_it(hooks: dict[str, str], adapter: str, ours: bool) -> None:
+    assert road.is_ours(FORWARD, hooks, adapter) is ours
+
+
+def test_every_step_of_the_collection_is_one_task() -> None:
+    for adapter in road.BALANCERS:
+        for file in road.steps(["stage", *FORWARD, "revert"], adapter=adapter):
+            assert len(yaml.safe_load(Path(file).read_text(encoding="utf-8"))) == 1, file
 
 
 @given(RESULTS, FAILURES)
