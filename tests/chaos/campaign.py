@@ -414,6 +414,13 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
 
 
+def kept(histories: Sequence[Path]) -> list[Record]:
+    """The records of earlier campaigns, by seed; of a seed that was run again, the last one."""
+    lines = [line for history in histories for line in history.read_text().splitlines()]
+    found = {record.seed: record for record in (Record(**json.loads(line)) for line in lines)}
+    return [found[seed] for seed in sorted(found)]
+
+
 def write_docs(records: Sequence[Record], path: Path = DOCS) -> None:
     """Put the figures between their marks."""
     text = path.read_text()
@@ -432,17 +439,27 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1, help="the first seed (1); the others follow it")
     parser.add_argument("--seed", type=int, action="append", help="this seed instead; may be given several times")
     parser.add_argument("--lab", default=os.environ.get("CONVOY_LAB", "chaos"), help="the lab's name")
+    parser.add_argument(
+        "--kept", type=Path, nargs="+", metavar="HISTORY", help="run nothing: the figures of these histories"
+    )
     parser.add_argument("--write-docs", action="store_true", help="put the figures into docs/chaos.md")
     given = parser.parse_args()
+    records = kept(given.kept) if given.kept else run(given)
+    print(f"\n{aligned(table(records))}")
+    if given.write_docs:
+        write_docs(records)
+    return 1 if any(record.violations for record in records) else 0
+
+
+def run(given: argparse.Namespace) -> list[Record]:
+    """Run the campaign that the command line asks for."""
     seeds = given.seed or list(range(given.first, given.first + given.runs))
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # to leave nothing behind
     HISTORY.mkdir(parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=HISTORY))
     records = campaign(seeds, given.lab, directory)
-    print(f"\n{aligned(table(records))}\n\nhistory: {directory}/history.jsonl")
-    if given.write_docs:
-        write_docs(records)
-    return 1 if any(record.violations for record in records) else 0
+    print(f"\nhistory: {directory}/history.jsonl")
+    return records
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import RolloutView
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import LedgerError
 from tests.integration.breaking import BACK_DOOR, CLOSE_BACK_DOOR, OPEN_BACK_DOOR, SSHD_DIES
 from tests.integration.environment import Environment, Run, descendants
 from tests.ledger.cluster import Cluster
@@ -111,10 +113,7 @@ class RunStopped(Fault):
 
     def cause(self, run: Run) -> None:
         environment = self.scene.environment
-        for pid in (run.pid, *descendants(run.pid)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSTOP)
-        view = environment.view()
+        view = self.stop(run)
         self.scene.stale = view.token
         if view.status.ended:
             return
@@ -123,10 +122,24 @@ class RunStopped(Fault):
         assert said.rc == 0, said.said
         self.scene.others.append(self.scene.go_on())
 
+    def stop(self, run: Run) -> RolloutView:
+        """Stop it, and see the rollout. Not while it writes: then it would hold a ledger in SQLite for ever."""
+        while True:
+            _tell(run, signal.SIGSTOP)
+            try:
+                return self.scene.environment.view()
+            except LedgerError:
+                _tell(run, signal.SIGCONT)
+                time.sleep(0.1)
+
     def undo(self, run: Run) -> None:
-        for pid in (run.pid, *descendants(run.pid)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+        _tell(run, signal.SIGCONT)
+
+
+def _tell(run: Run, number: signal.Signals) -> None:
+    for pid in (run.pid, *descendants(run.pid)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 class HostRebooted(Fault):

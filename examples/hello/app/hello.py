@@ -35,7 +35,7 @@ DEFAULTS: dict[str, Any] = {
     "address": "",  # to listen on; empty is all of the host's
     "port": 8080,
     "greeting": "Hello",
-    "read_timeout": 2.0,  # seconds that a client may take to send its request
+    "read_timeout": 10.0,  # seconds that a client may take to send its request
     "start_delay": 0.0,  # seconds before the port is opened
     "crash_after": 0.0,  # seconds after start; 0 is never
     "latency": 0.0,  # seconds added to every answer of /

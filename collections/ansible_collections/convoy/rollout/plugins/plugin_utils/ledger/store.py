@@ -485,4 +485,6 @@ def _told(engine: Engine) -> Iterator[None]:
         yield
     except (SQLAlchemyError, engine.dialect.loaded_dbapi.Error) as error:
         cause = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+        if cause == "database is locked":
+            cause += f" for {BUSY_TIMEOUT} s: who holds it is stopped or hangs (fuser names the process); end it"
         raise LedgerError(f"the ledger {engine.url!r} cannot be used: {cause}") from error
