@@ -35,7 +35,8 @@ lab-down: ## remove the lab: LAB=staging
 deploy: env lab ## publish the example, deploy 1.0.0, roll 1.1.0 out over the lab
 	@examples/tour
 
-test: lint types unit project controller ledger traffic sanity galaxy matrix integration e2e molecule ## everything that .ci/run checks
+test: RUNS = 10
+test: lint types unit project controller ledger traffic sanity galaxy matrix integration e2e molecule chaos ## everything that .ci/run checks
 
 lint: env ## ruff, vermin (Python 3.8 on targets), ansible-lint, changelog fragments
 	ruff check .
@@ -93,7 +94,7 @@ bench: env ## measure ledger, coordinator, judges and whole deployments; writes 
 	bench/deployment
 
 prove: env ## 10,000 histories of the coordinator instead of 300: half an hour
-	CONVOY_HISTORIES=10000 python -m pytest -o timeout=0 $(COLLECTION)/tests/unit/plugins/plugin_utils/coordinator/test_rollouts_always.py
+	CONVOY_HISTORIES=10000 python -m pytest -n auto -o timeout=0 $(COLLECTION)/tests/unit/plugins/plugin_utils/coordinator/test_rollouts_always.py
 
 molecule: env ## molecule's scenarios over a lab of their own, named molecule
 	tests/molecule test --all
