@@ -116,6 +116,7 @@ class RunStopped(Fault):
         view = self.stop(run)
         self.scene.stale = view.token
         if view.status.ended:
+            self.undo(run)
             return
         time.sleep(max([lease.until for lease in view.state.leases.values()], default=time.time()) - time.time() + 1)
         said = environment.run("unlock.yml", rollout_id=view.id, rollout_reason="it hangs")

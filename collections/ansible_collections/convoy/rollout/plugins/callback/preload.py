@@ -71,6 +71,8 @@ class CallbackModule(CallbackBase):
                 import_module(name)
         with contextlib.suppress(ImportError):
             import_module(f"{_PLUGINS}.plugin_utils.courier").digest()  # packs what hosts are sent
+        with contextlib.suppress(ImportError, AttributeError):  # without Ansible's inner parts it is slower, no more
+            import_module(f"{_PLUGINS}.plugin_utils.compiled").remember_templates()
 
 
 class Compiled(MetaPathFinder):
