@@ -15,7 +15,7 @@ author:
   - The Convoy contributors (@convoy-rollout)
 description:
   - Ansible forks a worker for every task of every host, and each imports what its action plugin needs. What the main
-    process has imported before costs the workers nothing.
+    process has imported before costs the workers nothing. The same goes for the templates of the collection's roles.
   - It prints nothing and changes nothing. Without it, a rollout is slower.
 requirements:
   - Enabled with C(callbacks_enabled) in C(ansible.cfg).

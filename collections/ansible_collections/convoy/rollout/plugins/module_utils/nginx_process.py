@@ -54,7 +54,9 @@ class Nginx:
 
         command = [self.executable, "-T", "-q", "-c", self.main]
         try:
-            ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TEST_SECONDS)
+            ended = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TEST_SECONDS, check=False
+            )
         except subprocess.TimeoutExpired as error:
             raise TrafficError(f"nginx had not tested its configuration after {TEST_SECONDS:g} s") from error
         except OSError as error:

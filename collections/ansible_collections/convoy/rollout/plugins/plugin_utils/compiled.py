@@ -11,6 +11,7 @@ same text, with Jinja's delimiters as usual, is the same code.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType
@@ -18,6 +19,7 @@ from typing import Any
 
 import yaml
 from ansible._internal._templating._jinja_bits import AnsibleEnvironment
+from jinja2 import TemplateError
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.variables import ROLES
 
@@ -32,7 +34,10 @@ def remember_templates(roles: Path = ROLES) -> None:
     """From now on, do not compile what the roles' files say again."""
     anew = AnsibleEnvironment.compile
     environment = AnsibleEnvironment()
-    known: dict[Any, CodeType] = {text: anew(environment, text) for text in set(_texts(roles))}
+    known: dict[Any, CodeType] = {}
+    for text in set(_texts(roles)):
+        with contextlib.suppress(TemplateError):  # whoever uses it says better what is wrong
+            known[text] = anew(environment, text)
 
     def compiled(self: AnsibleEnvironment, source: Any, *args: Any, **options: Any) -> CodeType:
         code = None if self.overlayed or args or options else known.get(source)
