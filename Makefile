@@ -79,9 +79,9 @@ matrix: env ## unit tests under ansible-core 2.20 and 2.21, of target code under
 integration: env ## the modules on real hosts, over a lab of their own, named test
 	tests/in-lab test 3 python -m pytest $(wildcard tests/integration/test_*_module.py)
 
-e2e: env ## the roads of a deployment, and faults on them, over a lab of their own, named test
+e2e: env ## the roads of a deployment, and faults on them, over two labs of their own, named test and test2
 	$(call installed,initdb,postgresql)
-	tests/in-lab test $(HOSTS) python -m pytest -o timeout=1500 $(filter-out %_module.py,$(wildcard tests/integration/test_*.py))
+	tests/in-lab test,test2 $(HOSTS) python -m pytest -n 2 --dist loadfile -o timeout=1500 $(filter-out %_module.py,$(wildcard tests/integration/test_*.py))
 
 chaos: env ## RUNS=100 rollouts of 8 hosts with a fault in each, from seed FIRST=1 on, over a lab of their own, named chaos
 	$(call installed,initdb,postgresql)

@@ -19,10 +19,14 @@ from .watching import Watched
 
 @pytest.fixture(scope="session")
 def fleet() -> Fleet:
-    """The hosts of the inventory named by CONVOY_TEST_INVENTORY, or of the lab named by CONVOY_LAB."""
+    """The hosts of the inventory named by CONVOY_TEST_INVENTORY, or of the lab named by CONVOY_LAB.
+
+    CONVOY_LAB may name as many labs as xdist has workers, separated by commas: each works over one of its own.
+    """
     named = os.environ.get("CONVOY_TEST_INVENTORY")
     if not named and os.environ.get("CONVOY_LAB"):
-        named = f"/var/lib/convoy-lab/labs/{os.environ['CONVOY_LAB']}/hosts"
+        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        named = f"/var/lib/convoy-lab/labs/{os.environ['CONVOY_LAB'].split(',')[worker]}/hosts"
     if not named:
         pytest.fail(
             "no lab: set CONVOY_TEST_INVENTORY to an inventory with app1 to app6 and lb1, or run: make integration",
