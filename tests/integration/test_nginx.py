@@ -166,7 +166,7 @@ def test_without_nginx_nothing_is_touched(balanced: Balanced, rolled: Rolled) ->
     balanced.tell("systemctl stop nginx")
     try:
         with balanced.environment.untouched():
-            refused = balanced.run("deploy.yml", "1.0.0")
+            refused = balanced.run("deploy.yml", "1.6.0")
     finally:
         balanced.tell("systemctl start nginx")
     assert refused.rc != 0
