@@ -178,4 +178,7 @@ def span(text: str, line: nginx_config.Line) -> str:
 
 def outside(text: str) -> tuple[str, str]:
     lines = list(parse(text).values())
-    return text[: lines[0].directive.words[0].start], text[text.index(";", lines[-1].directive.words[-1].end) :]
+    last = lines[-1].directive.words[-1].end
+    signs = nginx_config._signs(text, "file")
+    ends = next(sign.start for sign in signs if sign.text == ";" and sign.start >= last)  # not one in a comment
+    return text[: lines[0].directive.words[0].start], text[ends:]
