@@ -62,7 +62,7 @@ def steps(
     return files
 
 
-def is_ours(road: Sequence[str], hooks: Mapping[str, str], adapter: str = "none") -> bool:
+def is_ours(road: Sequence[str], hooks: Mapping[str, str] = NOTHING, adapter: str = "none") -> bool:
     """Whether nothing of the site's own lies on a road."""
     return adapter != "tasks" and not any(step in hooks for step in road)
 
