@@ -73,7 +73,7 @@ sanity: env ## ansible-test sanity with every Python found here, no ignores
 galaxy: env ## build the collection, check it as Galaxy does, lint its documentation
 	tests/galaxy
 
-matrix: env ## unit tests under ansible-core 2.20 and 2.21, of target code under Python 3.8; MATRIX=every for all between
+matrix: env ## unit tests under ansible-core 2.21, of target code under Python 3.8; MATRIX=every for all between
 	tests/matrix
 
 integration: env ## the modules on real hosts, over a lab of their own, named test
