@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from ansible_collections.convoy.rollout.plugins.plugin_utils import depot_text, depot_upkeep
 from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import ControllerAction, Result
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError
-from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import Author, Depot, Item, trust_of
+from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import TRUST_SPEC, Author, Depot, Item, trust_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_files import DepotError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_needs import versions_needed
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_upkeep import Findings
@@ -50,9 +50,7 @@ class ActionModule(ControllerAction):
         "environment": {"type": "str", "required": True},
         "component": {"type": "str"},
         "version": {"type": "str"},
-        "allowed_signers": {"type": "path"},
-        "revoked_signers": {"type": "path"},
-        "required_signers": {"type": "int", "default": 1},
+        **TRUST_SPEC,
         "ledger_url": {"type": "str", "no_log": True},
         "ledgers": {"type": "dict", "default": {}, "no_log": True},
         "keep": {"type": "int", "default": 5},

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import ControllerAction, Result
-from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import Depot, Publication, Published, trust_of
+from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import (
+    TRUST_SPEC,
+    Depot,
+    Publication,
+    Published,
+    trust_of,
+)
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_states import State
 from ansible_collections.convoy.rollout.plugins.plugin_utils.manifest import format_time, parse_time
 from ansible_collections.convoy.rollout.plugins.plugin_utils.run import this_run
@@ -33,9 +39,7 @@ class ActionModule(ControllerAction):
         "audience": {"type": "list", "elements": "str", "default": []},
         "expires": {"type": "str"},
         "environment": {"type": "str", "default": ""},
-        "allowed_signers": {"type": "path"},
-        "revoked_signers": {"type": "path"},
-        "required_signers": {"type": "int", "default": 1},
+        **TRUST_SPEC,
     }
 
     def before_validation(self, raw: Mapping[str, Any]) -> None:

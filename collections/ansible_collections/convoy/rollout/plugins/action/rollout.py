@@ -19,7 +19,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils import closing, fle
 from ansible_collections.convoy.rollout.plugins.plugin_utils.checking import check, spec_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import ControllerAction, Result
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import parse_colours, parse_seconds
-from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import Depot
+from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import TRUST_SPEC, Depot
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts, stream_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger, LedgerError
@@ -44,9 +44,7 @@ class ActionModule(ControllerAction):
         "component": {"type": "str"},
         "version": {"type": "str"},
         "depot": {"type": "path"},
-        "allowed_signers": {"type": "path"},
-        "revoked_signers": {"type": "path"},
-        "required_signers": {"type": "int", "default": 1},
+        **TRUST_SPEC,
         "requires_promotion": {"type": "bool", "default": False},
         "freezes": {"type": "list", "elements": "dict", "default": []},
         "freeze_override": {"type": "str", "default": ""},

@@ -22,16 +22,6 @@ description:
   - What the file says outlives reloads and restarts. Nginx knows one way of being out of service, so a server that a
     person set C(down) is put back like any other. To keep one out, take its host out of the rollout's hosts.
 options:
-  config:
-    description:
-      - The file that has the upstream block, nginx's main file or one that its C(http) block includes. A symbolic link
-        to it is followed and stays one.
-    type: path
-    required: true
-  upstream:
-    description: Name of the upstream block.
-    type: str
-    required: true
   servers:
     description:
       - Addresses of the servers, as the file has them. With O(state=switched) there may be none, so that O(away) is all
@@ -60,25 +50,6 @@ options:
     type: list
     elements: str
     default: []
-  probe:
-    description:
-      - The URL that a server has to answer with a status of 200 to 299, with C({server}) where its address belongs. The
-        load balancer's host asks it, since nginx without a subscription does not.
-      - Without one a server has to accept a connection.
-    type: str
-    default: ""
-  executable:
-    description: Nginx's program, which tests the configuration.
-    type: path
-    default: /usr/sbin/nginx
-  main:
-    description: Nginx's main configuration file.
-    type: path
-    default: /etc/nginx/nginx.conf
-  pid_file:
-    description: The file in which nginx notes its master process, as its C(pid) directive says.
-    type: path
-    default: /run/nginx.pid
   timeout:
     description: How many seconds to wait for old workers to end, or for servers to become healthy.
     type: float
@@ -111,6 +82,8 @@ options:
         were begun, until nginx has read them. Name the same one in all calls for one nginx.
     type: path
     default: /var/lib/convoy/nginx
+extends_documentation_fragment:
+  - convoy.rollout.nginx
 attributes:
   check_mode:
     description: Can run in check mode and return changed status prediction without modifying target.

@@ -17,43 +17,16 @@ description:
     asked, and the connections that nginx has with it are those that the kernel lists.
   - The file is taken for what nginx does. Who edits it by hand has to reload nginx.
 options:
-  config:
-    description:
-      - The file that has the upstream block, nginx's main file or one that its C(http) block includes. A symbolic link
-        to it is followed and stays one.
-    type: path
-    required: true
-  upstream:
-    description: Name of the upstream block.
-    type: str
-    required: true
   servers:
     description: Addresses of the servers, as the file has them. By default all of them.
     type: list
     elements: str
-  probe:
-    description:
-      - The URL that a server has to answer with a status of 200 to 299, with C({server}) where its address belongs. The
-        load balancer's host asks it, since nginx without a subscription does not.
-      - Without one a server has to accept a connection.
-    type: str
-    default: ""
-  executable:
-    description: Nginx's program, which tests the configuration.
-    type: path
-    default: /usr/sbin/nginx
-  main:
-    description: Nginx's main configuration file.
-    type: path
-    default: /etc/nginx/nginx.conf
-  pid_file:
-    description: The file in which nginx notes its master process, as its C(pid) directive says.
-    type: path
-    default: /run/nginx.pid
   fence:
     description: The directory on the load balancer's host in which M(convoy.rollout.nginx) remembers what it began.
     type: path
     default: /var/lib/convoy/nginx
+extends_documentation_fragment:
+  - convoy.rollout.nginx
 attributes:
   check_mode:
     description: Can run in check mode and return changed status prediction without modifying target.

@@ -26,13 +26,12 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec im
     parse_seconds,
     refuse_disordered,
 )
-from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import Depot
+from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import Depot, trust_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import stream_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import LedgerError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.policy import refuse_when_frozen
 from ansible_collections.convoy.rollout.plugins.plugin_utils.preflight import Unhealthy
 from ansible_collections.convoy.rollout.plugins.plugin_utils.road import BALANCERS, site_files
-from ansible_collections.convoy.rollout.plugins.plugin_utils.signing import SshVerifier
 
 PASSED_ON = (
     "kind", "environment", "component", "version", "hosts", "phases", "max_unavailable", "failure_budget",
@@ -141,14 +140,11 @@ def _resolve(asked: Mapping[str, Any], now: float) -> dict[str, Any]:
     for field, variable in VARIABLE_OF.items():
         if not asked[field]:
             raise SpecError(f"{variable} is not set: give it with -e or in the inventory's group_vars")
-    revoked = asked["revoked_signers"]
     resolved = Depot(Path(asked["depot"])).resolve(
         asked["component"],
         asked["version"],
-        SshVerifier(Path(asked["allowed_signers"]), Path(revoked) if revoked else None),
-        environment=asked["environment"],
+        trust_of(asked),
         now=datetime.fromtimestamp(now, UTC),
-        required_signers=asked["required_signers"],
         requires_promotion=asked["requires_promotion"],
     )
     artifact = resolved.manifest.artifact

@@ -21,13 +21,12 @@ import yaml
 from ansible._internal._templating._jinja_bits import AnsibleEnvironment
 from jinja2 import TemplateError
 
-from ansible_collections.convoy.rollout.plugins.plugin_utils.variables import ROLES
+from ansible_collections.convoy.rollout.plugins.plugin_utils.variables import LOADER, ROLES
 
 FILES = (
     "*/defaults/main.yml", "*/vars/main.yml", "component/tasks/*.yml", "traffic/tasks/*/*drain.yml",
     "rollout/tasks/stage.yml", "rollout/tasks/roll.yml", "rollout/tasks/turn_back.yml",
 )  # fmt: skip
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the fast one, where PyYAML has it
 
 
 def remember_templates(roles: Path = ROLES) -> None:
@@ -50,7 +49,7 @@ def _texts(roles: Path) -> Iterator[str]:
     """The templates of the files. Those with a backslash are left: what it means depends on who asks."""
     for pattern in FILES:
         for path in roles.glob(pattern):
-            for text in _strings(yaml.load(path.read_text(encoding="utf-8"), _LOADER)):
+            for text in _strings(yaml.load(path.read_text(encoding="utf-8"), LOADER)):
                 if "{{" in text and "\\" not in text:
                     yield text
 

@@ -95,8 +95,15 @@ class Trust:
     required: int = 1
 
 
+TRUST_SPEC: dict[str, Any] = {
+    "allowed_signers": {"type": "path"},
+    "revoked_signers": {"type": "path"},
+    "required_signers": {"type": "int", "default": 1},
+}
+
+
 def trust_of(asked: Mapping[str, Any]) -> Trust:
-    """Whom an environment trusts, by the options that its actions have in common."""
+    """Whom an environment trusts, by the options of TRUST_SPEC, which its actions have in common."""
     allowed, revoked = asked["allowed_signers"], asked["revoked_signers"]
     verifier = SshVerifier(Path(allowed), Path(revoked) if revoked else None) if allowed else None
     return Trust(asked["environment"], verifier, asked["required_signers"])
@@ -220,12 +227,10 @@ class Depot:
         self,
         component: str,
         version: str,
-        verifier: Verifier,
+        trust: Trust,
         *,
-        environment: str,
         now: datetime,
         minimum_serial: int = 0,
-        required_signers: int = 1,
         requires_promotion: bool = False,
     ) -> Resolved:
         """The release, verified: signatures, component, version, audience, expiry, serial, state and artifact.
@@ -236,12 +241,12 @@ class Depot:
         manifest.check_name(component, version)
         with self.failures_told():
             self._check_known(component, version)
-            resolved = self.inspect(component, version, Trust(environment, verifier, required_signers))
+            resolved = self.inspect(component, version, trust)
             what, found = f"{component} {version}", resolved.manifest
             depot_states.refuse_retired(what, resolved.standing, "deployed")
-            terms.check_terms(found, environment, now, minimum_serial)
+            terms.check_terms(found, trust.environment, now, minimum_serial)
             if requires_promotion:
-                depot_states.refuse_unpromoted(what, version, resolved.standing, environment)
+                depot_states.refuse_unpromoted(what, version, resolved.standing, trust.environment)
             self.check_blob(found)
         return resolved
 

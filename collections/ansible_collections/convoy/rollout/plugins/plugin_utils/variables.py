@@ -30,7 +30,7 @@ REGISTERED = frozenset(
         "traffic_servers", "traffic_switch", "traffic_switch_checked", "traffic_switched", "traffic_undrained",
     }
 )  # fmt: skip
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the fast one, where PyYAML has it
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the fast one, where PyYAML has it
 ROLES = Path(__file__).parents[2] / "roles"
 
 
@@ -39,7 +39,7 @@ def known_variables() -> frozenset[str]:
     """The options of all roles of the collection."""
     names: set[str] = set()
     for spec in ROLES.glob("*/meta/argument_specs.yml"):
-        for entry in yaml.load(spec.read_bytes(), Loader=_LOADER)["argument_specs"].values():
+        for entry in yaml.load(spec.read_bytes(), Loader=LOADER)["argument_specs"].values():
             names |= entry.get("options", {}).keys()
     return frozenset(names)
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.convoy.rollout.plugins.module_utils import fence, haproxy
+from ansible_collections.convoy.rollout.plugins.module_utils import fence, haproxy, servers
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
-from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError, TrafficError, failure
+from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError, failure
 
 
 def arguments() -> dict[str, Any]:
@@ -28,18 +28,6 @@ def arguments() -> dict[str, Any]:
         "rollout": {"type": "str", "default": ""},
         "fence": {"type": "path", "default": "/var/lib/convoy/haproxy"},
     }
-
-
-def check(params: dict[str, Any]) -> None:
-    """Refuse values that would mean nothing."""
-    for name in ("timeout", "min_up", "duration"):
-        if params[name] < 0:
-            raise TrafficError(f"{name} is {params[name]}: must be 0 or more")
-    if not params["servers"] and not (params["state"] == "switched" and params["away"]):
-        raise TrafficError("servers is empty: name at least one server of the backend")
-    both = sorted(set(params["servers"]) & set(params["away"]))
-    if both:
-        raise TrafficError(f"{', '.join(both)} in servers and in away: a server is put in service or taken out of it")
 
 
 def reach(backend: haproxy.Backend, params: dict[str, Any], dry: bool) -> haproxy.Outcome:
@@ -62,7 +50,7 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Reach the state, or fail with what HAProxy says."""
     backend = None
     try:
-        check(params)
+        servers.check(params, ("timeout", "min_up", "duration"), "backend")
         backend = haproxy.Backend(haproxy.Runtime(params["socket"]), params["backend"])
         outcome = reach(backend, params, check_mode)
     except ConvoyTargetError as error:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.convoy.rollout.plugins.module_utils import fence, nginx
+from ansible_collections.convoy.rollout.plugins.module_utils import fence, nginx, servers
 from ansible_collections.convoy.rollout.plugins.module_utils.calls import nginx_info
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
-from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError, TrafficError, failure
+from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError, failure
 
 
 def arguments() -> dict[str, Any]:
@@ -26,18 +26,6 @@ def arguments() -> dict[str, Any]:
         "token": {"type": "int", "no_log": False},
         "rollout": {"type": "str", "default": ""},
     }
-
-
-def check(params: dict[str, Any]) -> None:
-    """Refuse values that would mean nothing."""
-    for name in ("timeout", "min_up"):
-        if params[name] < 0:
-            raise TrafficError(f"{name} is {params[name]}: must be 0 or more")
-    if not params["servers"] and not (params["state"] == "switched" and params["away"]):
-        raise TrafficError("servers is empty: name at least one server of the upstream block")
-    both = sorted(set(params["servers"]) & set(params["away"]))
-    if both:
-        raise TrafficError(f"{', '.join(both)} in servers and in away: a server is put in service or taken out of it")
 
 
 def reach(upstream: nginx.Upstream, params: dict[str, Any], dry: bool) -> nginx.Outcome:
@@ -56,7 +44,7 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Reach the state, or fail with what stands in its way."""
     upstream = None
     try:
-        check(params)
+        servers.check(params, ("timeout", "min_up"), "upstream block")
         fenced = {**params, "backend": params["upstream"]}
         upstream = nginx_info.upstream(params, lambda: fence.held(fenced, Clock(), check_mode))
         outcome = reach(upstream, params, check_mode)

@@ -88,8 +88,9 @@ class World:
         return self.depot.publish(self.publication(version, component, **terms), self.signer, NOW)
 
     def resolve(self, version: str = "1.0.0", **options: Any) -> Resolved:
-        given: dict[str, Any] = {"environment": "staging", "now": NOW, **options}
-        return self.depot.resolve("hello", version, self.verifier, **given)
+        given: dict[str, Any] = {"environment": "staging", "required_signers": 1, "now": NOW, **options}
+        trust = Trust(given.pop("environment"), self.verifier, given.pop("required_signers"))
+        return self.depot.resolve("hello", version, trust, **given)
 
     @property
     def trust(self) -> Trust:
@@ -263,7 +264,7 @@ def test_a_name_that_is_a_path_is_refused(world: World, component: str, version:
     with pytest.raises(ManifestError):
         Publication(component, version, Path("a.tar.gz"))
     with pytest.raises(ManifestError):
-        world.depot.resolve(component, version, world.verifier, environment="staging", now=NOW)
+        world.depot.resolve(component, version, world.trust, now=NOW)
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o755, 0o751, 0o770, 0o1777])
@@ -361,7 +362,7 @@ def test_what_is_not_there_is_answered_with_what_is(world: World) -> None:
     with pytest.raises(depot.UnknownReleaseError, match=r"no hello 1\.1\.1.*has 1\.0\.0, 1\.1\.0, did you mean"):
         world.resolve("1.1.1")
     with pytest.raises(depot.UnknownReleaseError, match="no component 'helo'; it has hello, did you mean 'hello'"):
-        world.depot.resolve("helo", "1.0.0", world.verifier, environment="staging", now=NOW)
+        world.depot.resolve("helo", "1.0.0", world.trust, now=NOW)
 
 
 def release(world: World) -> Path:
