@@ -81,7 +81,7 @@ def test_tampering_is_found(ledger: Ledger, statement: str, finding: str) -> Non
 
 def test_a_ledger_of_another_version_is_refused(ledger: Ledger) -> None:
     tamper(ledger, "UPDATE convoy_ledger SET version = 7")
-    with pytest.raises(LedgerError, match="has schema version 7, this collection writes version 2"):
+    with pytest.raises(LedgerError, match="has schema version 7, this collection writes version 3"):
         ledger.prepare()
 
 

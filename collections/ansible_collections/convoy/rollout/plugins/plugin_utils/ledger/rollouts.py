@@ -7,9 +7,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache, partial
 from typing import Any, ClassVar, cast
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator import decide
@@ -42,6 +42,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state i
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import schema
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.questions import Asked
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.releases import serial_mark_in
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger, LedgerError, Transaction
 
@@ -127,6 +128,25 @@ class Opened:
     resumed: bool
     state: RolloutState
     gate_due: bool
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a run asks about a host: whether it may go, or, with an ``outcome``, to take what became of it."""
+
+    token: int
+    outcome: HostStatus | None = None
+    why: str = ""
+
+    def to_text(self) -> str:
+        """For another run to answer."""
+        return json.dumps([self.token, self.outcome, storable(self.why)])
+
+    @classmethod
+    def from_text(cls, text: str) -> Question:
+        """The inverse."""
+        token, outcome, why = json.loads(text)
+        return cls(token, HostStatus(outcome) if outcome else None, why)
 
 
 @dataclass(frozen=True)
@@ -231,22 +251,21 @@ class Rollouts:
                     tx.finish(**taken)
                     return Opened(left.id, token, True, state, state.gate is not None)
                 reason = f"superseded by {new_id}, which has another plan"
-                left.record(tx, Decision(Denied(reason), (decide.ended(Status.FAILED, reason, tx.now),)))
+                left.take(Decision(Denied(reason), (decide.ended(Status.FAILED, reason, tx.now),)))
+                left.save()
             decision = decide.opening(plan, tx.now, str(run), facts, traffic)
             state = _insert(tx, self.stream, new_id, plan, facts, decision)
             tx.finish(**taken, rollout=new_id)
-            return Opened(new_id, token, False, state, state.gate is not None)
+        self._ledger.survey()
+        return Opened(new_id, token, False, state, state.gate is not None)
 
     def admit(self, rollout: str, token: int, host: str) -> Admitted | Wait | Denied:
         """May ``host`` go out of service now?"""
-        answer = self._decide(rollout, token, lambda it, now: decide.admit(it.plan, it.state, it.in_turn(), now), host)
-        return cast(Admitted | Wait | Denied, answer)
+        return cast(Admitted | Wait | Denied, self._ask(rollout, host, Question(token)))
 
     def report(self, rollout: str, token: int, host: str, outcome: HostStatus, why: str = "") -> Answer:
         """What became of ``host``."""
-        return self._decide(
-            rollout, token, lambda it, now: decide.report(it.plan, it.state, it.host(), outcome, now, why), host
-        )
+        return self._ask(rollout, host, Question(token, outcome, why))
 
     def judge(self, rollout: str, token: int, verdict: Verdict, why: str = "") -> Answer:
         """What the gate of the closed phase said."""
@@ -297,7 +316,9 @@ class Rollouts:
             if tx.row.rollout != rollout:
                 raise LedgerError(f"rollout {rollout} is not open: {tx.row.rollout or 'none'} is; give its id")
             freed = Event("unlocked", tx.now, data={"why": why, "holder": str(_holder(tx) or "nobody")})
-            _load(tx, rollout).record(tx, Decision(Recorded(), (freed,)))
+            loaded = _load(tx, rollout)
+            loaded.take(Decision(Recorded(), (freed,)))
+            loaded.save()
             tx.finish(holder=None, token=max(tx.row.token + 1, int(tx.now)))
 
     def refuse(self, kind: str, version: str, error: ConvoyError) -> None:
@@ -385,29 +406,20 @@ class Rollouts:
             raise LedgerError(f"rollout {rollout} is not in the ledger of {self.stream}: check its id")
         return view
 
-    def _decide(
-        self, rollout: str, token: int | None, decider: Callable[[_Loaded, float], Decision], host: str | None = None
-    ) -> Answer:
-        with self._ledger.transaction(self.stream, rollout, host) as tx:
-            newest, opened = tx.row.token, tx.row.rollout
-            if token not in (None, newest):
-                newer = _holder(tx) or "a newer run"
-                raise StaleTokenError(
-                    f"rollout {rollout}: the token {token} is stale: {newer} took over with {newest}. "
-                    "This run changes nothing any more"
-                )
-            loaded = _loaded(tx, rollout, host)
-            if opened != rollout and (token is None or opened):
-                raise LedgerError(f"rollout {rollout} is not open: it has {loaded.state.status}")
+    def _decide(self, rollout: str, token: int | None, decider: Callable[[_Loaded, float], Decision]) -> Answer:
+        with self._ledger.transaction(self.stream, rollout) as tx:
+            loaded = _loaded(tx, rollout)
+            loaded.expect(token)
             decision = decider(loaded, tx.now)
-            state = loaded.record(tx, decision)
-            waits = isinstance(decision.answer, Wait) and not decision.events
-            if not waits or tx.now - tx.row.seen_at >= HEARD:
-                tx.finish(**({"rollout": None, "holder": None} if state.status.ended else {}))
-            places = decide.places_to_fill(loaded.plan, state, decision.events)
-            tx.next_to_go = None if places is None else (rollout, state.phase, places)
+            loaded.take(decision)
+            loaded.settle()
             self._decided_at = tx.head
             return decision.answer
+
+    def _ask(self, rollout: str, host: str, question: Question) -> Answer:
+        words = self._ledger.ask(self.stream, rollout, host, question.to_text(), partial(_answer_all, rollout))
+        answer, self._decided_at = _understood(words)
+        return answer
 
     def _resume(
         self, tx: Transaction, left: _Loaded, seen: Mapping[str, HostFacts], run: Run, traffic: Traffic
@@ -415,51 +427,120 @@ class Rollouts:
         wanted = "from_release" if left.state.status is Status.TURNING_BACK else "to_release"
         rows = [dict(zip(_HOSTS.keys(), row, strict=True)) for row in tx.rows(_SELECT_HOSTS, {"of": left.id})]
         read = [(_record(row), _sighting(seen.get(row["name"]), row[wanted])) for row in rows]
-        return left.record(tx, decide.resume(left.plan, left.state, read, tx.now, str(run), traffic))
+        left.take(decide.resume(left.plan, left.state, read, tx.now, str(run), traffic))
+        return left.save()
 
 
 @dataclass
 class _Loaded:
-    """A rollout inside a transaction."""
+    """A rollout inside a transaction: what is decided changes it, one decision after the other."""
 
     id: str
     plan: Plan
     state: RolloutState
     digest: str
     tx: Transaction
-    asked: str | None = None
-    known: HostRecord | None = None
+    events: list[Event] = field(default_factory=list)
+    moved: dict[str, HostStatus] = field(default_factory=dict)
 
-    def host(self) -> HostRecord:
-        """The host that was asked for."""
-        if self.known is None:
-            raise LedgerError(f"host {self.asked} is not in the plan of rollout {self.id}: deploy again to plan anew")
-        return self.known
+    def expect(self, token: int | None) -> None:
+        """Raise StaleTokenError or LedgerError unless the rollout is open and the token its newest; None: any."""
+        newest, opened = self.tx.row.token, self.tx.row.rollout
+        if token not in (None, newest):
+            newer = _holder(self.tx) or "a newer run"
+            raise StaleTokenError(
+                f"rollout {self.id}: the token {token} is stale: {newer} took over with {newest}. "
+                "This run changes nothing any more"
+            )
+        if opened != self.id and (token is None or opened):
+            raise LedgerError(f"rollout {self.id} is not open: it has {self.state.status}")
 
-    def in_turn(self) -> HostRecord:
-        """The same; those before it are counted only where, and only as far as, they keep it from going."""
-        host = self.host()
+    def answer(self, asked: Asked) -> Answer:
+        """Decide what is asked about a host."""
+        question = Question.from_text(asked.question)
+        self.expect(question.token)
+        if asked.position is None or asked.phase is None or asked.zone is None:
+            raise LedgerError(f"host {asked.host} is not in the plan of rollout {self.id}: deploy again to plan anew")
+        status = self.moved.get(asked.host) or HostStatus(str(asked.status))
+        host = HostRecord(asked.host, asked.phase, asked.zone, status)
+        if question.outcome is None:
+            host = replace(host, ahead=self._ahead(host, asked.position))
+            decision = decide.admit(self.plan, self.state, host, self.tx.now)
+        else:
+            decision = decide.report(self.plan, self.state, host, question.outcome, self.tx.now, question.why)
+        self.take(decision, asked.actor)
+        return decision.answer
+
+    def _ahead(self, host: HostRecord, position: int) -> int:
+        """How many hosts have to go before ``host``; of its zone where zones have windows.
+
+        They are counted only where, and only as far as, they keep it from going.
+        """
         places = decide.places_for_others(self.plan, self.state, host)
-        return replace(host, ahead=self._ahead(host, places)) if places else host
-
-    def _ahead(self, host: HostRecord, places: int) -> int:
-        """How many hosts have to go before ``host``, at most ``places``; of its zone where zones have windows."""
-        values = {"of": self.id, "in_phase": host.phase, "before": self.tx.row.position, "enough": places}
+        if not places:
+            return 0
+        values = {"of": self.id, "in_phase": host.phase, "before": position, "enough": places}
         if self.plan.phases[host.phase].zone_window is None:
             return int(self.tx.rows(_AHEAD, values)[0][0])
         return int(self.tx.rows(_AHEAD_IN_ZONE, {**values, "in_zone": host.zone})[0][0])
 
-    def record(self, tx: Transaction, decision: Decision) -> RolloutState:
-        """Append the decision's events and bring the projections up to date."""
-        state = self.state
+    def take(self, decision: Decision, actor: str = "") -> None:
+        """Append the decision's events, and write where hosts went; ``actor``: who asked, if that is another one."""
         for event in decision.events:
-            state = evolve(state, event)
-        if not decision.events:
-            return state
-        tx.append(self.id, decision.events)
-        _project_moves(tx, self.id, decision.events)
-        tx.write(_UPDATE_ROLLOUT, {"of": self.id, "state": _text(state), "status": state.status})
-        return state
+            self.state = evolve(self.state, event)
+            if event.kind == "moved":
+                self.moved[str(event.host)] = HostStatus(event.data["now"])
+        if decision.events:
+            self.tx.append(self.id, decision.events, actor)
+            _project_moves(self.tx, self.id, decision.events)
+            self.events += decision.events
+
+    def save(self) -> RolloutState:
+        """Write where the rollout stands after all that was taken."""
+        if self.events:
+            values = {"of": self.id, "state": _text(self.state), "status": self.state.status}
+            self.tx.write(_UPDATE_ROLLOUT, values)
+        return self.state
+
+    def settle(self) -> None:
+        """Save, write down that the run was heard of, and say who may go now."""
+        self.save()
+        if self.events or self.tx.now - self.tx.row.seen_at >= HEARD:
+            self.tx.finish(**({"rollout": None, "holder": None} if self.state.status.ended else {}))
+        places = decide.places_to_fill(self.plan, self.state, self.events)
+        self.tx.next_to_go = None if places is None else (self.id, self.state.phase, places)
+
+
+def _answer_all(rollout: str, tx: Transaction, asked: Sequence[Asked]) -> dict[str, str]:
+    """What is said to each asker. Who reports goes first: a place that becomes free can be taken at once."""
+    loaded, said = _loaded(tx, rollout), {}
+    for one in sorted(asked, key=lambda one: Question.from_text(one.question).outcome is None):
+        answer: Answer | ConvoyError
+        try:
+            answer = loaded.answer(one)
+        except (LedgerError, StaleTokenError) as error:
+            answer = error
+        said[one.asker] = _told(answer, tx.head)
+    loaded.settle()
+    return said
+
+
+_SAID = {cls.__name__: cls for cls in (Admitted, Wait, Denied, Recorded)}
+_RAISED = {cls.__name__: cls for cls in (LedgerError, StaleTokenError)}
+
+
+def _told(answer: Answer | ConvoyError, head: int) -> str:
+    """An answer as text, with the newest event when it was given."""
+    told = str(answer) if isinstance(answer, ConvoyError) else vars(answer)
+    return json.dumps([type(answer).__name__, told, head])
+
+
+def _understood(words: str) -> tuple[Answer, int]:
+    """The inverse. Raises the error that the answer is."""
+    name, told, head = json.loads(words)
+    if name in _RAISED:
+        raise _RAISED[name](told)
+    return _SAID[name](**told), head
 
 
 def view_in(connection: Connection, stream: str, rollout: str | None = None) -> RolloutView | None:
@@ -506,15 +587,12 @@ def _load(tx: Transaction, rollout: str) -> _Loaded:
     return _Loaded(rollout, _plan(rules), _state(state), digest, tx)
 
 
-def _loaded(tx: Transaction, rollout: str, host: str | None) -> _Loaded:
-    """The rollout, and the host, that were asked for as the transaction began."""
+def _loaded(tx: Transaction, rollout: str) -> _Loaded:
+    """The rollout that was asked for as the transaction began."""
     row = tx.row
     if row.rules is None or row.state is None or row.digest is None:
         raise LedgerError(f"rollout {rollout} is not in the ledger of {tx.stream}: check its id")
-    known = None
-    if host is not None and row.phase is not None and row.zone is not None:
-        known = HostRecord(host, row.phase, row.zone, HostStatus(str(row.status)))
-    return _Loaded(rollout, _plan(row.rules), _state(row.state), row.digest, tx, host, known)
+    return _Loaded(rollout, _plan(row.rules), _state(row.state), row.digest, tx)
 
 
 @lru_cache(maxsize=8)

@@ -6,15 +6,19 @@
 
 from __future__ import annotations
 
-VERSION = 2
+VERSION = 3
 
 # What brings the tables of an older version to the next one.
-CHANGES = {
+CHANGES: dict[int, tuple[str, ...]] = {
     1: (
         "ALTER TABLE convoy_streams ADD COLUMN clock_at FLOAT NOT NULL DEFAULT 0",
         "UPDATE convoy_streams SET clock_at = seen_at",
     ),
+    2: (),  # PostgreSQL got the questions, which are made where they are missing
 }
+
+# What a transaction has to know of a stream, and writes.
+HEAD = ("head", "head_hash", "token", "rollout", "holder", "seen_at", "clock_at")
 
 try:
     from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
@@ -80,4 +84,20 @@ else:
         Column("why", Text, nullable=False),
         Column("updated_at", Float, nullable=False),
         Index("convoy_hosts_by_status", "rollout", "status", "phase", "position"),
+    )
+
+    # What runs ask in PostgreSQL while another one decides, which answers them with its own. Nothing in here has to
+    # outlive the server: who asks has lost the connection then, and asks anew.
+    questions = Table(
+        "convoy_questions",
+        MetaData(),
+        Column("asker", String(36), primary_key=True),
+        Column("stream", String(255), nullable=False),
+        Column("rollout", String(64), nullable=False),
+        Column("host", String(255), nullable=False),
+        Column("actor", String(255), nullable=False),
+        Column("question", Text, nullable=False),
+        Column("asked_at", Float, nullable=False),
+        Column("answer", Text),
+        prefixes=["UNLOGGED"],
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -28,6 +29,7 @@ if schema.INSTALLED:
     _DIALECT: Any = PGDialect
 
 IDLE = 5.0  # seconds after which a connection is tried before it is used again
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 BUSY_TURN = 8  # milliseconds for which SQLite waits by itself, with pauses that grow, before it is asked anew
 _INHERITED: list[Any] = []  # connections of a parent process: closing them here would disturb it
 
@@ -50,8 +52,8 @@ class Session(Protocol):
     def begin(self, lock: Call, read: Call) -> list[Row]:
         """Begin a transaction, wait for the lock, and read."""
 
-    def rows(self, statement: Any, values: Values) -> list[Row]:
-        """What a statement finds."""
+    def rows(self, statement: Any, values: Values, writes: Sequence[Call] = ()) -> list[Row]:
+        """What a statement finds when ``writes`` have been made."""
 
     def commit(self, calls: Sequence[Call]) -> None:
         """Run what is to be written, and commit."""
@@ -128,15 +130,19 @@ class SqliteSession:
         self._driver.execute(f"PRAGMA busy_timeout={self._busy_timeout * 1000:.0f}")
         return self.rows(read[0], read[1][0])
 
-    def rows(self, statement: Any, values: Values) -> list[Row]:
-        """What a statement finds."""
+    def rows(self, statement: Any, values: Values, writes: Sequence[Call] = ()) -> list[Row]:
+        """What a statement finds when ``writes`` have been made."""
+        self._write(writes)
         return self._driver.execute(_named(statement), values).fetchall()
 
     def commit(self, calls: Sequence[Call]) -> None:
         """Run what is to be written, and commit: with synchronous=FULL it is on the disk then."""
+        self._write(calls)
+        self._driver.execute("COMMIT")
+
+    def _write(self, calls: Sequence[Call]) -> None:
         for statement, values in calls:
             self._driver.executemany(_named(statement), values)
-        self._driver.execute("COMMIT")
 
     def version(self) -> int:
         """A number that changes when another connection has written to the file."""
@@ -155,8 +161,18 @@ class SqliteSession:
 class PostgresSession:
     """A PostgreSQL server. Statements are prepared once, and sent together: one journey, however many they are."""
 
-    def __init__(self, connection: Any) -> None:
-        """``connection``: as the pool of SQLAlchemy hands it out."""
+    def __init__(self, connection: Any, busy_timeout: float) -> None:
+        """``connection``: as the pool of SQLAlchemy hands it out; ``busy_timeout``: seconds.
+
+        No longer than that does it wait for the others, or may it bar them when its process has stopped.
+        """
+        limit = f"'{busy_timeout:.0f}s'"
+        self._settings = [
+            "SET synchronous_commit = on",
+            "SET plan_cache_mode = force_generic_plan",  # else the server plans a statement anew, again and again
+            f"SET lock_timeout = {limit}",
+            f"SET idle_in_transaction_session_timeout = {limit}",
+        ]
         self._connection = connection
         self._driver = connection.driver_connection
         self._driver.autocommit = True
@@ -164,18 +180,36 @@ class PostgresSession:
         self._heard: deque[Told] = deque()
         self._channels: set[str] = set()
         self._driver.add_notify_handler(self._hear)
+        self.name = str(uuid.uuid4())
 
     def begin(self, lock: Call, read: Call) -> list[Row]:
         """One journey. What is read is what stands there when the lock is granted: each statement looks anew."""
-        return self._send("BEGIN ISOLATION LEVEL READ COMMITTED", lock, read)
+        return self._send(_BEGIN, lock, read)[-1]
 
-    def rows(self, statement: Any, values: Values) -> list[Row]:
-        """What a statement finds."""
-        return self._send((statement, [values]))
+    def ask(self, question: Call, lock: Call, answered: Call, read: Call) -> tuple[list[Row], list[Row]]:
+        """One journey: write down what is asked for all to see, wait for the lock, and read.
 
-    def commit(self, calls: Sequence[Call]) -> None:
+        The lock is the session's: outside a transaction, so that ``answered`` can give it back where it has an answer.
+        """
+        *_others, answers, found = self._send("BEGIN", question, "COMMIT", _BEGIN, lock, answered, read, "COMMIT")
+        return answers, found
+
+    def rows(self, statement: Any, values: Values, writes: Sequence[Call] = ()) -> list[Row]:
+        """What a statement finds when ``writes`` have been made. One journey."""
+        begin = [_BEGIN] if writes and not self._in_transaction() else []
+        return self._send(*begin, *writes, (statement, [values]))[-1]
+
+    def commit(self, calls: Sequence[Call], unlock: Sequence[Call] = ()) -> None:
         """One journey. The server answers when the commit is on its disk."""
-        self._send(*calls, "COMMIT")
+        begin = [] if self._in_transaction() else [_BEGIN]
+        self._send(*begin, *calls, "COMMIT", *unlock)
+
+    def _in_transaction(self) -> bool:
+        return bool(self._driver.pgconn.transaction_status)
+
+    def survey(self, *tables: str) -> None:
+        """Have the server count what is in the tables."""
+        self._send(f"ANALYZE {', '.join(tables)}")
 
     def listen(self, channel: str) -> bool:
         """From now on hear what is told there; whether that is new."""
@@ -223,11 +257,11 @@ class PostgresSession:
         head, *hosts = payload.split("\n")
         self._heard.append(Told(channel, int(head), frozenset(hosts)))
 
-    def _send(self, *calls: Call | str) -> list[Row]:
-        """Run them, in their order; what the last one found."""
+    def _send(self, *calls: Call | str) -> list[list[Row]]:
+        """Run them, in their order; what each of those found that look for something."""
         from psycopg import ClientCursor  # which puts the values into the text, since many statements cannot have any
 
-        words: list[str] = []
+        words, self._settings = self._settings, []
         sent: list[Any] = []
         for call in calls:
             if isinstance(call, str):
@@ -239,9 +273,13 @@ class PostgresSession:
                 sent += [values[name] for name in names]
         with ClientCursor(self._driver) as cursor:
             cursor.execute("; ".join(words), sent)
-            while cursor.nextset():
-                pass
-            return cursor.fetchall() if cursor.description else []
+            found = []
+            more: bool | None = True
+            while more:
+                if cursor.pgresult and cursor.pgresult.nfields:
+                    found.append(cursor.fetchall())
+                more = cursor.nextset()
+            return found
 
     def _prepare(self, statement: Any, words: list[str]) -> tuple[str, Sequence[str]]:
         """Have ``words`` prepare the statement; how to execute it, and the names of its values.

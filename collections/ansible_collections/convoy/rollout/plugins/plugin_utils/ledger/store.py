@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,8 +21,9 @@ from typing import Any, ClassVar, NamedTuple
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import TURN_GRACE
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import Event
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
-from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import schema
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import questions, schema
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.chain import GENESIS, Entry, broken_link, link
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.questions import BUSY_TIMEOUT, CLOCK, Asked
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.session import (
     Call,
     Kept,
@@ -52,34 +53,30 @@ if schema.INSTALLED:
     from sqlalchemy.pool import NullPool
 
     _STREAMS, _ROLLOUTS, _HOSTS = schema.streams, schema.rollouts, schema.hosts
-    _OF_STREAM = ("head", "head_hash", "token", "rollout", "holder", "seen_at", "clock_at")
     _READ = (
         select(
-            *(_STREAMS.c[name] for name in _OF_STREAM),
-            *(_ROLLOUTS.c[name] for name in ("rules", "state", "digest")),
-            *(_HOSTS.c[name] for name in ("position", "phase", "zone", "status")),
+            *(_STREAMS.c[name] for name in schema.HEAD), *(_ROLLOUTS.c[name] for name in ("rules", "state", "digest"))
         )
         .select_from(
             _STREAMS.outerjoin(
                 _ROLLOUTS, (_ROLLOUTS.c.id == bindparam("rollout_id")) & (_ROLLOUTS.c.stream == _STREAMS.c.name)
-            ).outerjoin(_HOSTS, (_HOSTS.c.rollout == _ROLLOUTS.c.id) & (_HOSTS.c.name == bindparam("host_name")))
+            )
         )
         .where(_STREAMS.c.name == bindparam("stream_name"))
     )
-    _READ_WITH_TIME = _READ.add_columns(literal_column("extract(epoch FROM clock_timestamp())::float8"))
+    _READ_WITH_TIME = _READ.add_columns(literal_column(CLOCK))
+    _READ_HOST = select(*(_HOSTS.c[name] for name in ("position", "phase", "zone", "status"))).where(
+        (_HOSTS.c.rollout == bindparam("rollout_id")) & (_HOSTS.c.name == bindparam("host_name"))
+    )
     _HEAD = select(_STREAMS.c.head).where(_STREAMS.c.name == bindparam("stream_name"))
     _INSERT_STREAM = insert(_STREAMS)
     _INSERT_EVENT = insert(schema.events)
     _UPDATE_STREAM = (
         update(_STREAMS)
         .where(_STREAMS.c.name == bindparam("stream_name"))
-        .values({name: bindparam(name) for name in _OF_STREAM})
+        .values({name: bindparam(name) for name in schema.HEAD})
     )
-    _LOCK = text(
-        "SELECT set_config('lock_timeout', :limit, true), "
-        "set_config('idle_in_transaction_session_timeout', :limit, true), "
-        "set_config('synchronous_commit', 'on', true), pg_advisory_xact_lock(:key)"
-    )
+    _LOCK = text("SELECT pg_advisory_xact_lock(:key)")
     _TELL = text("SELECT pg_notify(:channel, :told)")
     _TELL_NEXT = text(
         "SELECT pg_notify(:channel, :told || coalesce(string_agg(chr(10) || name, ''), '')) FROM (SELECT name "
@@ -87,7 +84,6 @@ if schema.INSTALLED:
         "ORDER BY position LIMIT :places) AS next_to_go"
     )
 
-BUSY_TIMEOUT = 30  # seconds for which a transaction waits for the others to finish
 CONNECT_TIMEOUT = 10  # seconds for which a database server is waited for
 MISSED = 5.0  # seconds after which a wait looks for itself: a pooler between here and PostgreSQL may lose what it tells
 MANY = 20  # hosts that may go at once: from here on all that wait are told to ask
@@ -101,7 +97,7 @@ class LedgerError(ConvoyError):
 
 
 class Read(NamedTuple):
-    """What a transaction begins with: the stream's row, and of the rollout and the host that were asked for."""
+    """What a transaction begins with: the stream's row, and that of the rollout that was asked for."""
 
     head: int
     head_hash: str
@@ -113,10 +109,6 @@ class Read(NamedTuple):
     rules: str | None = None
     state: str | None = None
     digest: str | None = None
-    position: int | None = None
-    phase: int | None = None
-    zone: str | None = None
-    status: str | None = None
     now: float = 0.0
 
 
@@ -138,19 +130,20 @@ class Transaction:
         self.next_to_go: tuple[str, int, int] | None = None
         self.writes: list[Call] = []
 
-    def append(self, rollout: str, happened: Iterable[Event]) -> None:
-        """Append events to the chain."""
+    def append(self, rollout: str, happened: Iterable[Event], actor: str = "") -> None:
+        """Append events to the chain; ``actor``: who asked for them, if that is another one."""
         rows = []
         for one in happened:
             data = json.dumps(one.data, sort_keys=True, separators=(",", ":"))
-            entry = Entry(self.stream, self.head + 1, rollout, one.kind, one.host, one.at, self.actor, data)
+            entry = Entry(self.stream, self.head + 1, rollout, one.kind, one.host, one.at, actor or self.actor, data)
             self.head, self._hash = entry.seq, link(self._hash, entry)
             rows.append({**vars(entry), "hash": self._hash})
         self.write(_INSERT_EVENT, *rows)
 
     def rows(self, statement: Any, values: Mapping[str, Any]) -> list[Row]:
-        """What a statement finds, as everything stood before this transaction."""
-        return self._session.rows(statement, values)
+        """What a statement finds. What was to be written until here is written before."""
+        writes, self.writes = self.writes, []
+        return self._session.rows(statement, values, writes)
 
     def write(self, statement: Any, *values: Mapping[str, Any]) -> None:
         """Have a statement run, once with each of ``values``."""
@@ -167,6 +160,10 @@ class Transaction:
         head = {"stream_name": self.stream, "head": self.head, "head_hash": self._hash}
         heard = {"seen_at": self.now, "clock_at": self._clock}
         self.write(_UPDATE_STREAM, {**kept, **head, **heard, **columns})
+
+
+# What answers questions: they, in the transaction that it writes in, to what it says to each asker.
+Answering = Callable[[Transaction, Sequence[Asked]], Mapping[str, str]]
 
 
 def ledger_time(clock: float, seen_at: float, clock_at: float) -> float:
@@ -197,7 +194,8 @@ class Ledger:
         """
         with _told(self._engine), self._engine.begin() as connection:
             if not self.sqlite:
-                connection.execute(_LOCK, _lock_values(schema.ledger_version.name))
+                connection.execute(text(f"SET LOCAL lock_timeout = '{BUSY_TIMEOUT}s'"))
+                connection.execute(_LOCK, {"key": _number(schema.ledger_version.name)})
             if not inspect(connection).has_table(schema.ledger_version.name):
                 schema.metadata.create_all(connection)
                 connection.execute(insert(schema.ledger_version).values(version=schema.VERSION))
@@ -207,6 +205,8 @@ class Ledger:
                     connection.execute(text(change))
                 version += 1
                 connection.execute(update(schema.ledger_version).values(version=version))
+            if not self.sqlite:
+                schema.questions.create(connection, checkfirst=True)
         self._refuse_other(version)
 
     def close(self) -> None:
@@ -234,13 +234,53 @@ class Ledger:
             )
 
     @contextmanager
-    def transaction(self, stream: str, rollout: str | None = None, host: str | None = None) -> Iterator[Transaction]:
-        """The only way to write: the stream is locked from the start to the end of the block."""
+    def transaction(self, stream: str, rollout: str | None = None) -> Iterator[Transaction]:
+        """To write: the stream is locked from the start to the end of the block."""
         with self._session() as session:
-            row = self._begin(session, stream, rollout, host)
+            row = self._begin(session, stream, rollout)
             tx = Transaction(session, stream, self._clock() if self.sqlite else row.now, self._actor, row)
             yield tx
             session.commit([*tx.writes, *([] if self.sqlite else _tell(tx))])
+
+    def ask(self, stream: str, rollout: str, host: str, question: str, answer: Answering) -> str:
+        """To write as well: what ``answer`` says to a question about a host, in a transaction that it writes in.
+
+        It gets the questions that are open, and says something to each by its asker. In SQLite that is this one; in
+        PostgreSQL those of all who wait for the lock, so that somebody else may have answered this one.
+        """
+        with self._session() as session:
+            if isinstance(session, PostgresSession):
+                return self._ask_among_others(session, stream, rollout, host, question, answer)
+            row = self._begin(session, stream, rollout)
+            rows = session.rows(_READ_HOST, {"rollout_id": rollout, "host_name": host})
+            asked = Asked(stream, self._actor, host, question, *(rows[0] if rows else ()))
+            tx = Transaction(session, stream, self._clock(), self._actor, row)
+            said = answer(tx, [asked])
+            session.commit(tx.writes)
+            return said[asked.asker]
+
+    def _ask_among_others(
+        self, session: PostgresSession, stream: str, rollout: str, host: str, question: str, answer: Answering
+    ) -> str:
+        lock = {"stream": stream, "key": _number(stream), "limit": f"{BUSY_TIMEOUT}s"}
+        asked = Asked(session.name, self._actor, host, question)
+        answered, rows = questions.ask(session, rollout, asked, lock)
+        if answered is not None:
+            return answered
+        row, width = Read(*rows[0][: len(Read._fields)]), len(Read._fields)
+        tx = Transaction(session, stream, row.now, self._actor, row)
+        said = answer(tx, [Asked(*row[width:]) for row in rows])
+        questions.answer(session, [*tx.writes, *_tell(tx)], said, lock)
+        return said[session.name]
+
+    def survey(self) -> None:
+        """Have PostgreSQL count what has just been written, before it plans how to find it.
+
+        Otherwise it takes a table for empty, until it looks by itself, and reads all hosts to find one.
+        """
+        with self._session() as session:
+            if isinstance(session, PostgresSession):
+                session.survey(schema.hosts.name)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -319,18 +359,17 @@ class Ledger:
                 else:
                     session.close()
 
-    def _begin(self, session: Session, stream: str, rollout: str | None, host: str | None) -> Read:
-        """Lock the stream for this transaction; its row, made where it is missing, and what was asked for beside it.
+    def _begin(self, session: Session, stream: str, rollout: str | None) -> Read:
+        """Lock the stream for this transaction; its row, made where it is missing, and the rollout's beside it.
 
         In PostgreSQL the time comes with it, by the clock that all runs share.
         """
         query = _READ if self.sqlite else _READ_WITH_TIME
-        names = {"stream_name": stream, "rollout_id": rollout, "host_name": host}
-        rows = session.begin((_LOCK, [_lock_values(stream)]), (query, [names]))
+        names = {"stream_name": stream, "rollout_id": rollout}
+        rows = session.begin((_LOCK, [{"key": _number(stream)}]), (query, [names]))
         if not rows:
             first = {"name": stream, "head": 0, "head_hash": GENESIS, "token": 0, "seen_at": 0.0, "clock_at": 0.0}
-            session.rows(_INSERT_STREAM, {**first, "rollout": None, "holder": None})
-            rows = session.rows(query, names)
+            rows = session.rows(query, names, [(_INSERT_STREAM, [{**first, "rollout": None, "holder": None}])])
         return Read(*rows[0])
 
 
@@ -354,12 +393,7 @@ def _connect(engine: Engine) -> Session:
     connection = engine.raw_connection()
     if engine.dialect.name == "sqlite":
         return SqliteSession(connection, BUSY_TIMEOUT)
-    return PostgresSession(connection)
-
-
-def _lock_values(name: str) -> dict[str, Any]:
-    """A process that stopped bars the others for a while only."""
-    return {"limit": f"{BUSY_TIMEOUT}s", "key": _number(name)}
+    return PostgresSession(connection, BUSY_TIMEOUT)
 
 
 def _number(stream: str) -> int:

@@ -205,7 +205,7 @@ def test_a_ledger_of_an_older_version_is_brought_up_to_date(path: Path, ledger: 
 
 def test_a_ledger_of_another_version_is_left_alone(path: Path, ledger: Ledger) -> None:
     sql(path, "UPDATE convoy_ledger SET version = 7", "DROP TABLE convoy_hosts")
-    with pytest.raises(LedgerError, match="has schema version 7, this collection writes version 2: use the collection"):
+    with pytest.raises(LedgerError, match="has schema version 7, this collection writes version 3: use the collection"):
         ledger.prepare()
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT * FROM sqlite_master WHERE name = 'convoy_hosts'").fetchall() == []
@@ -297,7 +297,7 @@ def test_who_only_reads_cannot_write(ledger: Ledger, path: Path) -> None:
 
 def test_a_ledger_of_another_version_is_not_read(path: Path, ledger: Ledger) -> None:
     sql(path, "UPDATE convoy_ledger SET version = 7")
-    with pytest.raises(LedgerError, match="has schema version 7, this collection writes version 2"):
+    with pytest.raises(LedgerError, match="has schema version 7, this collection writes version 3"):
         Ledger(f"sqlite:///{path}", "root", reads_only=True).expect()
 
 

@@ -1,0 +1,200 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""In PostgreSQL whoever gets the lock answers all who wait for it: as if each had asked alone."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Admitted, Recorded
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import Health, HostFacts, make_plan
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import (
+    FailureBudget,
+    Quantity,
+    RolloutSpec,
+    parse_phases,
+)
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import HostStatus
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import rollouts as rollouts_module
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import store
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rebuild import rebuild
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts, Run, StaleTokenError
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger, LedgerError
+
+STREAM = "staging/hello"
+HOSTS = [f"app{number}" for number in range(6)]
+Question = Callable[[Rollouts], Any]
+
+
+@pytest.fixture
+def url(cluster: Any) -> str:
+    database: str = cluster.database()
+    Ledger(database, "the test").prepare()
+    return database
+
+
+@pytest.fixture
+def ledger(url: str) -> Ledger:
+    return Ledger(url, "the test")
+
+
+def open_hosts(ledger: Ledger, window: int) -> int:
+    """A rollout of one phase; its token."""
+    seen = {name: HostFacts(name, "new", "old", health=Health.HEALTHY) for name in HOSTS}
+    phases = parse_phases([{"name": "all", "size": "100%"}], window)
+    plan = make_plan(RolloutSpec(phases, FailureBudget(Quantity(0)), Quantity(1), 60.0), list(seen.values()))
+    run = Run("deploy1", 1, 1, "anna")
+    return Rollouts(ledger, STREAM).open(plan, seen, {"version": "1"}, run, lambda _run: None, "r1", 60.0).token
+
+
+@contextmanager
+def nobody_decides(ledger: Ledger, waiting: int) -> Iterator[None]:
+    """Hold the lock until so many wait for it."""
+    with ledger.reading() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": store._number(STREAM)})
+        yield
+        ends = time.monotonic() + 20
+        while open_questions(ledger) < waiting:
+            assert time.monotonic() < ends, "they do not ask"
+            time.sleep(0.01)
+
+
+def open_questions(ledger: Ledger) -> int:
+    with ledger.reading() as connection:
+        return int(connection.scalar(text("SELECT count(*) FROM convoy_questions WHERE answer IS NULL")) or 0)
+
+
+class Asker(threading.Thread):
+    """A run, with a connection of its own, that asks once; ``answer`` is what it was told, or the error."""
+
+    def __init__(self, url: str, name: str, question: Question) -> None:
+        super().__init__(name=name)
+        self._url, self._question = url, question
+        self.answer: Any = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.answer = self._question(Rollouts(Ledger(self._url, f"run of {self.name}"), STREAM))
+        except (LedgerError, StaleTokenError) as error:
+            self.answer = error
+
+
+def ask_at_once(ledger: Ledger, url: str, questions: dict[str, Question]) -> dict[str, Any]:
+    """What each is told, when all have asked before the first one is answered."""
+    with nobody_decides(ledger, len(questions)):
+        askers = [Asker(url, name, question) for name, question in questions.items()]
+    for asker in askers:
+        asker.join(30)
+    return {asker.name: asker.answer for asker in askers}
+
+
+def admission(token: int, host: str) -> Question:
+    return lambda rollouts: rollouts.admit("r1", token, host)
+
+
+def assert_whole(ledger: Ledger) -> None:
+    ledger.verify(STREAM)
+    view = Rollouts(ledger, STREAM).standing("r1")
+    told = rebuild(ledger.entries(STREAM, "r1"))
+    assert (view.state, view.hosts) == (told.state, told.hosts)
+
+
+def test_those_who_wait_are_answered_together_and_each_host_is_its_askers(ledger: Ledger, url: str) -> None:
+    token = open_hosts(ledger, window=6)
+    told = ask_at_once(ledger, url, {name: admission(token, name) for name in HOSTS})
+    assert all(isinstance(answer, Admitted) for answer in told.values()), told
+    assert sum(answer.first for answer in told.values()) == 1
+    entries = ledger.entries(STREAM, "r1")[1:]
+    assert {entry.host: entry.actor for entry in entries} == {name: f"run of {name}" for name in HOSTS}
+    assert len({entry.at for entry in entries}) <= 2, "one transaction; the first may have begun before the others"
+    assert_whole(ledger)
+
+
+def test_no_more_are_admitted_together_than_the_window_has_room_for(ledger: Ledger, url: str) -> None:
+    token = open_hosts(ledger, window=2)
+    told = ask_at_once(ledger, url, {name: admission(token, name) for name in HOSTS})
+    assert [name for name in HOSTS if isinstance(told[name], Admitted)] == HOSTS[:2], "in the plan's order"
+    assert_whole(ledger)
+
+
+def test_a_place_that_becomes_free_is_taken_at_once(ledger: Ledger, url: str) -> None:
+    token = open_hosts(ledger, window=1)
+    Rollouts(ledger, STREAM).admit("r1", token, "app0")
+    done: Question = lambda rollouts: rollouts.report("r1", token, "app0", HostStatus.SUCCEEDED)  # noqa: E731
+    told = ask_at_once(ledger, url, {"app1": admission(token, "app1"), "app0": done})
+    assert told["app0"] == Recorded()
+    assert isinstance(told["app1"], Admitted)
+    assert_whole(ledger)
+
+
+def test_an_error_is_told_to_the_one_who_asked(ledger: Ledger, url: str) -> None:
+    token = open_hosts(ledger, window=6)
+    told = ask_at_once(
+        ledger,
+        url,
+        {"app0": admission(token, "app0"), "stale": admission(token - 1, "app1"), "new": admission(token, "app9")},
+    )
+    assert isinstance(told["app0"], Admitted)
+    assert isinstance(told["stale"], StaleTokenError)
+    assert f"the token {token - 1} is stale: anna@deploy1 (process 1) took over with {token}" in str(told["stale"])
+    assert isinstance(told["new"], LedgerError)
+    assert "host app9 is not in the plan of rollout r1" in str(told["new"])
+    assert_whole(ledger)
+
+
+@pytest.mark.parametrize("fault", ["dies", "stops"])
+def test_who_does_not_come_to_answer_harms_nobody_else(
+    ledger: Ledger, url: str, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """The connection of the first one who answers breaks, or its process stands still for longer than is waited."""
+    monkeypatch.setattr(store, "BUSY_TIMEOUT", 1)
+    token = open_hosts(ledger, window=6)
+    answer_all, first = rollouts_module._answer_all, threading.Lock()
+
+    def falter(*arguments: Any) -> dict[str, str]:
+        said = answer_all(*arguments)
+        if first.acquire(blocking=False):
+            if fault == "dies":
+                raise LedgerError("broken")
+            time.sleep(2.5)
+        return said
+
+    monkeypatch.setattr(rollouts_module, "_answer_all", falter)
+    told: dict[str, Any] = {}
+    with nobody_decides(ledger, 2):
+        askers = [Asker(url, name, admission(token, name)) for name in HOSTS[:2]]
+    late = Asker(url, "app5", lambda rollouts: (time.sleep(1.5), admission(token, "app5")(rollouts))[1])
+    for asker in (*askers, late):
+        asker.join(30)
+        told[asker.name] = asker.answer
+    assert isinstance(told["app5"], Admitted), told
+    assert sum(isinstance(answer, LedgerError) for answer in told.values()) in (1, 2), told
+    moved = [entry.host for entry in ledger.entries(STREAM, "r1")[1:]]
+    assert len(moved) == len(set(moved))
+    assert {name for name, answer in told.items() if isinstance(answer, Admitted)} <= set(moved)
+    assert_whole(ledger)
+
+
+def test_a_question_that_nobody_waits_for_any_more_is_not_answered(ledger: Ledger, url: str) -> None:
+    token = open_hosts(ledger, window=6)
+    left = {"stream": STREAM, "rollout": "r1", "host": "app1", "question": f'[{token}, null, ""]'}
+    with ledger.transaction("another stream") as tx:
+        tx.write(
+            text(
+                "INSERT INTO convoy_questions (asker, actor, stream, rollout, host, question, asked_at) "
+                "SELECT 'gone', 'gone', :stream, :rollout, :host, :question, "
+                "extract(epoch FROM clock_timestamp()) - 31"
+            ),
+            left,
+        )
+    assert isinstance(Rollouts(Ledger(url, "the test"), STREAM).admit("r1", token, "app0"), Admitted)
+    assert [entry.host for entry in ledger.entries(STREAM, "r1")[1:]] == ["app0"]
