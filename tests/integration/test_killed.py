@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
-from .environment import ALL_AT_ONCE, Environment, Run
+from .environment import ALL_AT_ONCE, Environment, Run, descendants
 
 BAKES = [{"name": "canary", "size": 1, "bake": 20}, {"name": "rest", "size": "100%"}]
 
@@ -50,8 +51,10 @@ def test_a_run_whose_workers_outlive_it(on_1_0_0: Environment) -> None:
     killed = on_1_0_0.start("deploy.yml", "1.1.0", **on_1_0_0.few)
     killed.until("phase fleet")
     await_drain(on_1_0_0, killed)
+    workers = descendants(killed.pid)
     killed.kill(workers=False)
     goes_on(on_1_0_0, on_1_0_0.view().id, "1.1.0", **on_1_0_0.few)
+    assert [pid for pid in workers if Path(f"/proc/{pid}").exists()] == [], "they end by themselves"
     on_1_0_0.see("1.1.0", *on_1_0_0.hosts[:3])
 
 

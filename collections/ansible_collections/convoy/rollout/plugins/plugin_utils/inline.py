@@ -12,6 +12,7 @@ the one place that knows it: ``possible()`` says whether it is the one that is k
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from ansible.executor import task_result
@@ -39,6 +40,7 @@ class Inline:
         self.changed = False
         self._worker = worker.current_worker
         self._variables = dict(self._worker._task_vars)
+        stop_reading(self._worker._final_q)
 
     def run(self, path: str) -> Result:
         """The result of the one task in the file, where something failed or was unreachable too."""
@@ -66,8 +68,20 @@ class Inline:
         self.changed = self.changed or bool(result.get("changed"))
         if task.register:
             self._variables[task.register] = result
-        here._final_q.send_callback(_event(result), _RawTaskResult(here._host, task, dict(result), task.dump_attrs()))
+        with suppress(BrokenPipeError):  # the main process is gone: the host's way is not left half done for that
+            here._final_q.send_callback(
+                _event(result), _RawTaskResult(here._host, task, dict(result), task.dump_attrs())
+            )
         return result
+
+
+def stop_reading(queue: Any) -> None:
+    """Close this worker's end of the pipe that only the main process reads.
+
+    While one worker has it open, none of them notices that the main process is gone: they would wait for ever for
+    somebody to read what they say.
+    """
+    queue._reader.close()
 
 
 def _event(result: Result) -> str:
