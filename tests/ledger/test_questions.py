@@ -101,6 +101,10 @@ def admission(token: int, host: str) -> Question:
     return lambda rollouts: rollouts.admit("r1", token, host)
 
 
+def success(token: int, host: str) -> Question:
+    return lambda rollouts: rollouts.report("r1", token, host, HostStatus.SUCCEEDED)
+
+
 def assert_whole(ledger: Ledger) -> None:
     ledger.verify(STREAM)
     view = Rollouts(ledger, STREAM).standing("r1")
@@ -129,8 +133,7 @@ def test_no_more_are_admitted_together_than_the_window_has_room_for(ledger: Ledg
 def test_a_place_that_becomes_free_is_taken_at_once(ledger: Ledger, url: str) -> None:
     token = open_hosts(ledger, window=1)
     Rollouts(ledger, STREAM).admit("r1", token, "app0")
-    done: Question = lambda rollouts: rollouts.report("r1", token, "app0", HostStatus.SUCCEEDED)  # noqa: E731
-    told = ask_at_once(ledger, url, {"app1": admission(token, "app1"), "app0": done})
+    told = ask_at_once(ledger, url, {"app1": admission(token, "app1"), "app0": success(token, "app0")})
     assert told["app0"] == Recorded()
     assert isinstance(told["app1"], Admitted)
     assert_whole(ledger)
