@@ -68,6 +68,29 @@ options:
     description: How many people of O(allowed_signers) must have signed a release for it to be deployed.
     type: int
     default: 1
+  required_provenance:
+    description:
+      - Who must have built a release, by the DSSE envelopes of in-toto statements with SLSA provenance that are kept
+        with it. Without it nobody asks. Needs the Python package C(securesystemslib[crypto]) on the controller.
+    type: dict
+    suboptions:
+      keys:
+        description: Files of public keys in PEM. One of them must have signed the envelope.
+        type: list
+        elements: path
+        required: true
+      builders:
+        description: The ids of the builders that are accepted.
+        type: list
+        elements: str
+        required: true
+      sources:
+        description:
+          - Patterns, one of which must fit each repository that was built from. C(*) stands for anything but a slash,
+            C(**) for anything; scheme, host and the beginning of the path are without either.
+        type: list
+        elements: str
+        required: true
   requires_promotion:
     description:
       - Whether only a release is deployed that was promoted for O(environment). A retired release is deployed nowhere,
@@ -345,6 +368,11 @@ signer:
   returned: when O(state=checked) and O(kind=deploy)
   type: str
   sample: release@convoy.example
+builder:
+  description: Who built the artifact, by its provenance.
+  returned: when O(state=checked) and O(kind=deploy) and O(required_provenance) is given
+  type: str
+  sample: https://builder.example/v1
 need_bytes:
   description: How many bytes must be free on every host.
   returned: when O(state=checked) and O(kind=deploy)

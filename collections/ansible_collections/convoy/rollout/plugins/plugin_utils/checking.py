@@ -156,6 +156,7 @@ def _resolve(asked: Mapping[str, Any], now: float) -> dict[str, Any]:
         "manifest": {"path": str(resolved.path), "sha256": resolved.digest},
         "serial": resolved.manifest.serial,
         "signer": ", ".join(signer.principal for signer in resolved.signers),
+        **({"builder": resolved.builder.principal} if resolved.builder else {}),
         "need_bytes": 2 * (unpacked + artifact.size),
     }
 
