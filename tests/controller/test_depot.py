@@ -30,6 +30,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec im
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import HostStatus
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Run
 from ansible_collections.convoy.rollout.tests.unit.plugins.builders import BUILDER, POLICY_SOURCE, Builder
+from ansible_collections.convoy.rollout.tests.unit.plugins.web_depot import Faults, serving
 
 from .conftest import ROOT, STREAM, Ended, Site
 
@@ -499,6 +500,35 @@ def test_nothing_is_collected_where_a_ledger_cannot_be_read(site: Site) -> None:
     site.variables |= {"environment_name": "tiny", "environment_ledger_url": f"sqlite:///{site.directory}/ledger.db"}
     ended = see_to(site, "collect", *given(depot_ledgers={"production": other}))
     assert (ended.rc, "the artifact of hello 1.0.0, retired" in ended.said) == (0, True)
+
+
+# a depot elsewhere
+
+
+def test_a_release_is_deployed_from_a_web_server(publisher: Site, artifact: Path) -> None:
+    """Its artifact is fetched once, though connections break; what was retired there is refused at once."""
+    see_to(publisher, "verify")
+    faults = Faults(cuts=1, errors=1)
+    with serving(depot_of(publisher), faults) as url:
+        elsewhere = ["-e", f"depot_url={url}", "-e", f"depot_cache={publisher.directory}/cache"]
+        ended = publisher.deploy("--check", *elsewhere)
+        assert ended.rc == 0, ended.said
+        assert faults.asked == [0, 0]
+        (cached,) = (publisher.directory / "cache").glob("*/blobs/sha256/*")
+        assert digest_of(cached) == cached.name
+        assert publisher.deploy("--check", *elsewhere).rc == 0
+        assert faults.asked == [0, 0]
+        refused(publisher.deploy("--check", *elsewhere, version="1.0.9"), "has no hello 1.0.9", "it has 1.0.0, 1.1.0")
+        see_to(publisher, "retire", *version("1.0.0"))
+        refused(publisher.deploy(*elsewhere), "hello 1.0.0 was retired at")
+        entry = publisher.ledger().entries(STREAM)[-1]
+        assert json.loads(entry.data)["reason"] == "release-retired"
+        for ended in (
+            publish(publisher, "1.2.0", artifact, *elsewhere),
+            publisher.run("promote.yml", *version("1.1.0"), *elsewhere),
+            publisher.run("depot.yml", *elsewhere),
+        ):
+            refused(ended, "depot_url is set, and only deployments read from there")
 
 
 # serials

@@ -21,6 +21,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import (
     Depot,
     Item,
     Trust,
+    require_directory,
     trust_of,
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_files import DepotError
@@ -56,6 +57,7 @@ class ActionModule(ControllerAction):
             "default": "list",
         },
         "depot": {"type": "path", "required": True},
+        "depot_url": {"type": "str"},
         "environment": {"type": "str", "required": True},
         "component": {"type": "str"},
         "version": {"type": "str"},
@@ -72,7 +74,8 @@ class ActionModule(ControllerAction):
     )
 
     def before_validation(self, raw: Mapping[str, Any]) -> None:
-        """Refuse a version that YAML made a number, before its type is converted."""
+        """Refuse a depot that is elsewhere, and a version that YAML made a number, before its type is converted."""
+        require_directory(raw)
         if raw.get("version") is not None:
             require_string("component_version", raw["version"])
 

@@ -18,6 +18,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import (
     Depot,
     Publication,
     Published,
+    require_directory,
     trust_of,
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_states import State
@@ -35,6 +36,7 @@ class ActionModule(ControllerAction):
         "version": {"type": "str", "required": True},
         "artifact": {"type": "path", "required": True},
         "depot": {"type": "path", "required": True},
+        "depot_url": {"type": "str"},
         "signing_key": {"type": "path", "required": True},
         "identity": {"type": "str"},
         "audience": {"type": "list", "elements": "str", "default": []},
@@ -46,7 +48,8 @@ class ActionModule(ControllerAction):
     }
 
     def before_validation(self, raw: Mapping[str, Any]) -> None:
-        """Refuse a version that YAML made a number, before its type is converted."""
+        """Refuse a depot that is elsewhere, and a version that YAML made a number, before its type is converted."""
+        require_directory(raw)
         if "version" in raw:
             require_string("component_version", raw["version"])
 

@@ -34,6 +34,9 @@ options:
     description: The directory of the depot on the controller. One that others may read or write is refused.
     type: path
     required: true
+  depot_url:
+    description: A depot that is elsewhere. It is refused here, since only deployments read from there.
+    type: str
   environment:
     description: The environment's name.
     type: str

@@ -46,6 +46,9 @@ options:
       - One that others may read or write is refused.
     type: path
     required: true
+  depot_url:
+    description: A depot that is elsewhere. It is refused here, since only deployments read from there.
+    type: str
   signing_key:
     description:
       - The path of a private OpenSSH key that nobody else may read, or of a public one whose private half is in the

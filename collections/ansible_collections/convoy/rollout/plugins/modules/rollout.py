@@ -58,6 +58,20 @@ options:
   depot:
     description: The directory of the depot. A rollback does not need it.
     type: path
+  depot_url:
+    description:
+      - The depot, where it is elsewhere, as a URL that fsspec reads, such as C(https://releases.example/depot). It is
+        only read. O(depot) is not looked at then.
+      - Needs the Python package C(fsspec[http]) on the controller, C(fsspec[s3]) for S3, C(fsspec[sftp]) for SFTP.
+    type: str
+  depot_cache:
+    description: The directory on the controller that keeps what was read from O(depot_url).
+    type: path
+    default: ~/.cache/convoy/depots
+  depot_options:
+    description: Options of fsspec's file system for O(depot_url), such as credentials.
+    type: dict
+    default: {}
   allowed_signers:
     description: The file of the keys that may sign releases, in ssh-keygen's format. A rollback does not need it.
     type: path

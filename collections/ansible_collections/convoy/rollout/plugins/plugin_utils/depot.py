@@ -24,6 +24,7 @@ from ansible_collections.convoy.rollout.plugins.module_utils.naming import did_y
 from ansible_collections.convoy.rollout.plugins.plugin_utils import depot_states, manifest, terms
 from ansible_collections.convoy.rollout.plugins.plugin_utils.archive import Contents, examine, format_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.attestation import builder_of, verifier_of
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_attached import (
     Attached,
     check_envelope,
@@ -77,6 +78,24 @@ class VersionTakenError(DepotError):
     """The version was published before, and was something else."""
 
     reason: ClassVar[str] = "version-taken"
+
+
+class ReadOnlyDepotError(DepotError):
+    """Something needs the directory of the depot, and the depot is elsewhere."""
+
+    reason: ClassVar[str] = "depot-read-only"
+
+
+def require_directory(asked: Mapping[str, Any]) -> None:
+    """Raise ReadOnlyDepotError for a depot at a URL, SpecError where it was not said which directory it is."""
+    if asked.get("depot_url"):
+        raise ReadOnlyDepotError(
+            "depot_url is set, and only deployments read from there: what sees to a depot needs its directory, where "
+            "locks and renames keep it whole. Run this where that is, with depot_path and without depot_url, and copy "
+            "the directory to the URL afterwards, blobs first, then components"
+        )
+    if not asked.get("depot"):
+        raise SpecError("depot_path is not set: give it with -e or in the inventory's group_vars")
 
 
 @dataclass(frozen=True)
@@ -267,7 +286,25 @@ class Depot:
         minimum_serial: int = 0,
         requires_promotion: bool = False,
     ) -> Resolved:
-        """The release, verified: signatures, component, version, audience, expiry, serial, state and artifact.
+        """The release, verified: all that admit() asks for, and the artifact."""
+        resolved = self.admit(
+            component, version, trust, now=now, minimum_serial=minimum_serial, requires_promotion=requires_promotion
+        )
+        with self.failures_told():
+            self.check_blob(resolved.manifest)
+        return resolved
+
+    def admit(
+        self,
+        component: str,
+        version: str,
+        trust: Trust,
+        *,
+        now: datetime,
+        minimum_serial: int = 0,
+        requires_promotion: bool = False,
+    ) -> Resolved:
+        """The release, verified: signatures, provenance, component, version, audience, expiry, serial and state.
 
         ``minimum_serial`` is the highest serial that was seen of the component where going back
         is not meant, 0 where it is. Raises a subclass of ConvoyError of its own for each refusal.
@@ -281,7 +318,6 @@ class Depot:
             terms.check_terms(found, trust.environment, now, minimum_serial)
             if requires_promotion:
                 depot_states.refuse_unpromoted(what, version, resolved.standing, trust.environment)
-            self.check_blob(found)
         return resolved
 
     def promote(self, component: str, version: str, trust: Trust, author: Author, dry: bool = False) -> bool:
