@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -28,6 +29,8 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec im
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import HostStatus
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Run
+from ansible_collections.convoy.rollout.tests.unit.plugins.builders import BUILDER, POLICY_SOURCE, Builder
+from ansible_collections.convoy.rollout.tests.unit.plugins.web_depot import Faults, serving
 
 from .conftest import ROOT, STREAM, Ended, Site
 
@@ -188,6 +191,113 @@ def test_publishing_that_is_killed_leaves_nothing_to_be_seen(publisher: Site) ->
     assert see_to(publisher, "verify").rc == 0
     assert publish(publisher, "2.0.0", artifact).rc == 0
     assert seen.exists()
+
+
+# provenance and bills of material
+
+
+@pytest.fixture
+def builder(publisher: Site) -> Builder:
+    """The builder whose provenance the environment demands."""
+    made = Builder.make(publisher.directory)
+    publisher.variables["environment_provenance"] = {
+        "keys": [str(made.public)],
+        "builders": [BUILDER],
+        "sources": [POLICY_SOURCE],
+    }
+    return made
+
+
+def file_of(site: Site, content: bytes, name: str) -> str:
+    path = site.directory / name
+    path.write_bytes(content)
+    return str(path)
+
+
+def digest_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_an_environment_demands_provenance(publisher: Site, builder: Builder, artifact: Path) -> None:
+    """Without it a release is published into quarantine, and neither promoted nor deployed; with it, all of these."""
+    ended = publish(publisher, "1.2.0", artifact)
+    assert "it is in quarantine: hello 1.2.0 has no provenance, and this environment demands it" in ended.said
+    refused(publisher.deploy(version="1.2.0"), "hello 1.2.0 has no provenance", "publish_provenance=FILE")
+    assert json.loads(publisher.ledger().entries(STREAM)[-1].data)["reason"] == "provenance-missing"
+    envelope = file_of(publisher, builder.envelope(digest_of(artifact)), "good.json")
+    given_too = ["-e", f"publish_provenance={envelope}"]
+    assert "its provenance would be added" in publish(publisher, "1.2.0", artifact, "--check", *given_too).said
+    ended = publish(publisher, "1.2.0", artifact, *given_too)
+    assert "hello 1.2.0 was published before, its provenance is added" in ended.said
+    assert "it is verified" in ended.said
+    assert "changed=0" in publish(publisher, "1.2.0", artifact, *given_too).said
+    assert f"built by {BUILDER} (SHA256:" in states(publisher, "1.2.0")[-1]["why"]
+    assert publisher.run("promote.yml", *version("1.2.0")).rc == 0
+    assert publisher.deploy("--check", version="1.2.0").rc == 0
+    shown = see_to(publisher, "show", *version("1.2.0"))
+    assert f"trusted here yes, release@convoy.example, built by {BUILDER}" in shown.said
+    assert f"provenance it says: built by {BUILDER} from git+https://git.example/team/hello@refs/tags/v1" in shown.said
+
+
+def test_a_deployment_refuses_provenance_that_is_not_accepted(
+    publisher: Site, builder: Builder, artifact: Path
+) -> None:
+    envelope = file_of(
+        publisher, builder.envelope(digest_of(artifact), sources=["git+https://evil.example/x"]), "x.json"
+    )
+    why = "it was built from 'git+https://evil.example/x', and accepted here is only"
+    assert why in publish(publisher, "1.2.0", artifact, "-e", f"publish_provenance={envelope}").said
+    refused(publisher.deploy(version="1.2.0"), why, "environment_provenance.sources")
+    assert json.loads(publisher.ledger().entries(STREAM)[-1].data)["reason"] == "provenance-source"
+
+
+def test_provenance_of_something_else_is_not_published(publisher: Site, builder: Builder, artifact: Path) -> None:
+    envelope = file_of(publisher, builder.envelope("1e" * 32), "other.json")
+    for more in ([], ["--check"]):
+        ended = publish(publisher, "1.2.0", artifact, "-e", f"publish_provenance={envelope}", *more)
+        refused(ended, f"the provenance is of {'1e' * 32}, and the artifact has the SHA-256")
+    assert not (depot_of(publisher) / "components" / "hello" / "1.2.0").exists()
+
+
+@pytest.mark.parametrize(
+    ("demanded", "said"),
+    [
+        ({}, "missing required arguments: builders, keys, sources found in required_provenance"),
+        ({"keys": ["/x"], "builders": ["x"], "sources": ["**"]}, "environment_provenance.sources: '**' would accept"),
+    ],
+)
+def test_what_cannot_be_demanded_is_refused(site: Site, demanded: dict[str, Any], said: str) -> None:
+    refused(site.deploy(*given(environment_provenance=demanded)), said)
+
+
+def test_a_bill_of_material_is_kept_shown_exported_and_verified(publisher: Site, artifact: Path) -> None:
+    content = b'{"bomFormat": "CycloneDX", "specVersion": "1.6", "components": [{"type": "library", "name": "zlib"}]}'
+    given_too = ["-e", f"publish_sbom={file_of(publisher, content, 'hello.cdx.json')}"]
+    assert publish(publisher, "1.2.0", artifact, *given_too).rc == 0
+    digest = hashlib.sha256(content).hexdigest()
+    shown = see_to(publisher, "show", *version("1.2.0"))
+    assert f"SBOM CycloneDX 1.6, 1 component, SHA-256 {digest}" in shown.said
+    assert "changed=0" in shown.said
+    target = publisher.directory / "audit"
+    exporting = ["-e", f"depot_export={target}", *version("1.2.0")]
+    assert f"{target}/sbom.json would be written" in see_to(publisher, "show", *exporting, "--check").said
+    assert not target.exists()
+    assert f"{target}/sbom.json is written" in see_to(publisher, "show", *exporting).said
+    assert (target / "sbom.json").read_bytes() == content
+    assert "changed=0" in see_to(publisher, "show", *exporting).said
+    assert see_to(publisher, "verify").rc == 0
+    kept = depot_of(publisher) / "components/hello/1.2.0/sbom.json"
+    kept.write_bytes(content.replace(b"zlib", b"xz"))
+    refused(see_to(publisher, "verify"), "WRONG: hello 1.2.0: the SBOM of hello 1.2.0", "was changed")
+    assert "SBOM the SBOM of hello 1.2.0" in see_to(publisher, "show", *version("1.2.0")).said
+    assert "its SBOM is added" in publish(publisher, "1.2.0", artifact, *given_too).said
+    assert see_to(publisher, "verify").rc == 0
+
+
+def test_what_is_no_bill_of_material_is_not_published(publisher: Site, artifact: Path) -> None:
+    wrong = file_of(publisher, b"<bom/>", "bom.xml")
+    refused(publish(publisher, "1.2.0", artifact, "-e", f"publish_sbom={wrong}"), f"the SBOM {wrong} is no JSON")
+    assert not (depot_of(publisher) / "components" / "hello" / "1.2.0").exists()
 
 
 # listing and showing
@@ -390,6 +500,35 @@ def test_nothing_is_collected_where_a_ledger_cannot_be_read(site: Site) -> None:
     site.variables |= {"environment_name": "tiny", "environment_ledger_url": f"sqlite:///{site.directory}/ledger.db"}
     ended = see_to(site, "collect", *given(depot_ledgers={"production": other}))
     assert (ended.rc, "the artifact of hello 1.0.0, retired" in ended.said) == (0, True)
+
+
+# a depot elsewhere
+
+
+def test_a_release_is_deployed_from_a_web_server(publisher: Site, artifact: Path) -> None:
+    """Its artifact is fetched once, though connections break; what was retired there is refused at once."""
+    see_to(publisher, "verify")
+    faults = Faults(cuts=1, errors=1)
+    with serving(depot_of(publisher), faults) as url:
+        elsewhere = ["-e", f"depot_url={url}", "-e", f"depot_cache={publisher.directory}/cache"]
+        ended = publisher.deploy("--check", *elsewhere)
+        assert ended.rc == 0, ended.said
+        assert faults.asked == [0, 0]
+        (cached,) = (publisher.directory / "cache").glob("*/blobs/sha256/*")
+        assert digest_of(cached) == cached.name
+        assert publisher.deploy("--check", *elsewhere).rc == 0
+        assert faults.asked == [0, 0]
+        refused(publisher.deploy("--check", *elsewhere, version="1.0.9"), "has no hello 1.0.9", "it has 1.0.0, 1.1.0")
+        see_to(publisher, "retire", *version("1.0.0"))
+        refused(publisher.deploy(*elsewhere), "hello 1.0.0 was retired at")
+        entry = publisher.ledger().entries(STREAM)[-1]
+        assert json.loads(entry.data)["reason"] == "release-retired"
+        for ended in (
+            publish(publisher, "1.2.0", artifact, *elsewhere),
+            publisher.run("promote.yml", *version("1.1.0"), *elsewhere),
+            publisher.run("depot.yml", *elsewhere),
+        ):
+            refused(ended, "depot_url is set, and only deployments read from there")
 
 
 # serials

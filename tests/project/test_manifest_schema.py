@@ -36,10 +36,14 @@ def canonical(values: dict[str, Any]) -> bytes:
     return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def test_schema_and_code_accept_the_same() -> None:
+SBOM: dict[str, Any] = {"sha256": "0f" * 32, "size": 1, "format": "spdx-json"}
+
+
+@pytest.mark.parametrize("values", [GOOD, {**GOOD, "sbom": SBOM}])
+def test_schema_and_code_accept_the_same(values: dict[str, Any]) -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
-    jsonschema.validate(GOOD, SCHEMA)
-    manifest.from_json(canonical(GOOD))
+    jsonschema.validate(values, SCHEMA)
+    assert manifest.from_json(canonical(values)).to_json() == canonical(values)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +64,12 @@ def test_schema_and_code_accept_the_same() -> None:
         lambda values: values["files"][1].update(mode="0777"),
         lambda values: values["files"][1].update(link="x"),
         lambda values: values["files"][0].update(link="/etc"),
+        lambda values: values.update(sbom=None),
+        lambda values: values.update(sbom={}),
+        lambda values: values.update(sbom={**SBOM, "format": "tar"}),
+        lambda values: values.update(sbom={**SBOM, "size": -1}),
+        lambda values: values.update(sbom={**SBOM, "sha256": "0F" * 32}),
+        lambda values: values.update(sbom={**SBOM, "path": "x"}),
     ],
 )
 def test_schema_and_code_refuse_the_same(spoil: Callable[[dict[str, Any]], object]) -> None:

@@ -7,16 +7,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ansible_collections.convoy.rollout.plugins.plugin_utils import depot_text, depot_upkeep
+from ansible_collections.convoy.rollout.plugins.plugin_utils import depot_text, depot_upkeep, sbom
 from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import ControllerAction, Result
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError
-from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import TRUST_SPEC, Author, Depot, Item, trust_of
+from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import (
+    TRUST_SPEC,
+    Author,
+    Depot,
+    Item,
+    Trust,
+    require_directory,
+    trust_of,
+)
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_files import DepotError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_needs import versions_needed
+from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_text import Kept
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_upkeep import Findings
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.manifest import format_time
@@ -47,6 +57,7 @@ class ActionModule(ControllerAction):
             "default": "list",
         },
         "depot": {"type": "path", "required": True},
+        "depot_url": {"type": "str"},
         "environment": {"type": "str", "required": True},
         "component": {"type": "str"},
         "version": {"type": "str"},
@@ -54,6 +65,7 @@ class ActionModule(ControllerAction):
         "ledger_url": {"type": "str", "no_log": True},
         "ledgers": {"type": "dict", "default": {}, "no_log": True},
         "keep": {"type": "int", "default": 5},
+        "export": {"type": "path"},
         "reason": {"type": "str", "default": "no reason was given"},
     }
     REQUIRED_IF: ClassVar[tuple[Any, ...]] = (
@@ -62,7 +74,8 @@ class ActionModule(ControllerAction):
     )
 
     def before_validation(self, raw: Mapping[str, Any]) -> None:
-        """Refuse a version that YAML made a number, before its type is converted."""
+        """Refuse a depot that is elsewhere, and a version that YAML made a number, before its type is converted."""
+        require_directory(raw)
         if raw.get("version") is not None:
             require_string("component_version", raw["version"])
 
@@ -88,14 +101,20 @@ class ActionModule(ControllerAction):
         return _told(False, depot_text.list_lines(items), releases=[_facts(item) for item in items])
 
     def _show(self, depot: Depot, arguments: Mapping[str, Any]) -> Result:
-        item = depot.known(arguments["component"], arguments["version"])
-        try:
-            with depot.failures_told():
-                resolved = depot.inspect(item.component, item.version, trust_of(arguments))
-            trusted = "yes, " + ", ".join(one.principal for one in resolved.signers)
-        except ConvoyError as error:
-            trusted = f"no: {error}"
-        return _told(False, depot_text.show_lines(item, trusted), releases=[_facts(item)])
+        item, trust = depot.known(arguments["component"], arguments["version"]), trust_of(arguments)
+        with depot.failures_told():
+            kept = _kept(depot, item)
+            lines = depot_text.show_lines(item, kept, _trusted(depot, item, trust))
+            exported = self._export(depot, item, arguments["export"])
+        facts = {**_facts(item), "provenance": [asdict(one) for one in kept.statements]}
+        return _told(bool(exported), [*lines, *exported], releases=[facts])
+
+    def _export(self, depot: Depot, item: Item, directory: str | None) -> list[str]:
+        """What is said of each file that was written."""
+        if not directory or item.manifest is None:
+            return []
+        written = depot.export(item.manifest, Path(directory), self.check_mode)
+        return [f"{directory}/{name} {'would be' if self.check_mode else 'is'} written" for name in written]
 
     def _verify(self, depot: Depot, arguments: Mapping[str, Any]) -> Result:
         """Fails, after all was told, where something is wrong; what is trusted leaves its quarantine."""
@@ -144,6 +163,29 @@ class ActionModule(ControllerAction):
         return _told(True, [f"{what} {'would be' if self.check_mode else 'is'} {done}"])
 
 
+def _trusted(depot: Depot, item: Item, trust: Trust) -> str:
+    """Whether the environment trusts the release, and whom it trusts, or why not."""
+    try:
+        resolved = depot.inspect(item.component, item.version, trust)
+    except ConvoyError as error:
+        return f"no: {error}"
+    built = f", built by {resolved.builder.principal}" if resolved.builder else ""
+    return "yes, " + ", ".join(one.principal for one in resolved.signers) + built
+
+
+def _kept(depot: Depot, item: Item) -> Kept:
+    """What is kept with the release."""
+    found = item.manifest
+    if found is None:
+        return Kept("", [])
+    try:
+        content = depot.read_sbom(found)
+        bill = "none" if content is None else str(sbom.read(content, "in the depot"))
+    except ConvoyError as error:
+        bill = str(error)
+    return Kept(bill, depot.statements(item.component, item.version))
+
+
 def _author(arguments: Mapping[str, Any]) -> Author:
     return Author(str(this_run()), datetime.now(UTC), arguments["reason"])
 
@@ -163,6 +205,7 @@ def _facts(item: Item) -> Result:
         "size": found.artifact.size if found else None,
         "created": format_time(found.created) if found else None,
         "artifact": item.has_artifact,
+        "sbom": asdict(found.sbom) if found and found.sbom else None,
         "trouble": item.trouble,
     }
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +18,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import (
     Depot,
     Publication,
     Published,
+    require_directory,
     trust_of,
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_states import State
@@ -34,16 +36,20 @@ class ActionModule(ControllerAction):
         "version": {"type": "str", "required": True},
         "artifact": {"type": "path", "required": True},
         "depot": {"type": "path", "required": True},
+        "depot_url": {"type": "str"},
         "signing_key": {"type": "path", "required": True},
         "identity": {"type": "str"},
         "audience": {"type": "list", "elements": "str", "default": []},
         "expires": {"type": "str"},
+        "sbom": {"type": "path"},
+        "provenance": {"type": "path"},
         "environment": {"type": "str", "default": ""},
         **TRUST_SPEC,
     }
 
     def before_validation(self, raw: Mapping[str, Any]) -> None:
-        """Refuse a version that YAML made a number, before its type is converted."""
+        """Refuse a depot that is elsewhere, and a version that YAML made a number, before its type is converted."""
+        require_directory(raw)
         if "version" in raw:
             require_string("component_version", raw["version"])
 
@@ -69,6 +75,8 @@ def _publication(arguments: Mapping[str, Any]) -> Publication:
         audience=tuple(sorted(set(arguments["audience"]))),
         expires=parse_time("expires", expires) if expires else None,
         signer=arguments["identity"] or None,
+        sbom=Path(arguments["sbom"]) if arguments["sbom"] else None,
+        provenance=Path(arguments["provenance"]) if arguments["provenance"] else None,
     )
 
 
@@ -85,6 +93,7 @@ def _result(published: Published) -> Result:
         "files": len(manifest.files),
         "manifest": str(published.path),
         "artifact": str(published.artifact),
+        "sbom": asdict(manifest.sbom) if manifest.sbom else None,
         "state": published.standing.state.value if published.standing else None,
     }
 
@@ -93,8 +102,10 @@ def _line(published: Published, check_mode: bool) -> str:
     manifest = published.manifest
     done = "would be published" if check_mode else "published"
     what = done if published.changed else "was published before, nothing changed"
-    if published.signed:
-        what = f"was published before, its signature {'would be' if check_mode else 'is'} added"
+    added = [*(["signature"] if published.signed else []), *published.added]
+    if added:
+        is_so = "would be" if check_mode else "is" if len(added) == 1 else "are"
+        what = f"was published before, its {' and '.join(added)} {is_so} added"
     return f"{manifest.component} {manifest.version} {what}: serial {manifest.serial}, {len(manifest.files)} files"
 
 

@@ -44,6 +44,9 @@ class ActionModule(ControllerAction):
         "component": {"type": "str"},
         "version": {"type": "str"},
         "depot": {"type": "path"},
+        "depot_url": {"type": "str"},
+        "depot_cache": {"type": "path", "default": "~/.cache/convoy/depots"},
+        "depot_options": {"type": "dict", "default": {}, "no_log": True},
         **TRUST_SPEC,
         "requires_promotion": {"type": "bool", "default": False},
         "freezes": {"type": "list", "elements": "dict", "default": []},
@@ -140,7 +143,7 @@ class ActionModule(ControllerAction):
             _refuse_when_firing(arguments["alertmanager"])
         if self.check_mode:
             return checked
-        if arguments["kind"] != "rollback":
+        if arguments["kind"] != "rollback" and not arguments["depot_url"]:
             Depot(Path(arguments["depot"])).note(arguments["environment"])
         policy = WhenBusy(arguments["when_busy"])
         patience = _patience(arguments["queue_deadline"])

@@ -19,7 +19,7 @@ options:
   do:
     description:
       - V(list) tells every release with its state, serial, size and date.
-      - V(show) tells all about one release, with its history.
+      - V(show) tells all about one release, with its history, and copies what proves it to O(export).
       - V(verify) verifies every digest, signature and record, and looks for what interrupted uploads left and for what
         others could read or write. It fails when something is wrong. Releases in quarantine whose signatures are
         trusted become verified.
@@ -34,6 +34,9 @@ options:
     description: The directory of the depot on the controller. One that others may read or write is refused.
     type: path
     required: true
+  depot_url:
+    description: A depot that is elsewhere. It is refused here, since only deployments read from there.
+    type: str
   environment:
     description: The environment's name.
     type: str
@@ -56,6 +59,29 @@ options:
     description: How many people of O(allowed_signers) must have signed a release.
     type: int
     default: 1
+  required_provenance:
+    description:
+      - Who must have built a release, by the DSSE envelopes of in-toto statements with SLSA provenance that are kept
+        with it. Without it nobody asks. Needs the Python package C(securesystemslib[crypto]) on the controller.
+    type: dict
+    suboptions:
+      keys:
+        description: Files of public keys in PEM. One of them must have signed the envelope.
+        type: list
+        elements: path
+        required: true
+      builders:
+        description: The ids of the builders that are accepted.
+        type: list
+        elements: str
+        required: true
+      sources:
+        description:
+          - Patterns, one of which must fit each repository that was built from. C(*) stands for anything but a slash,
+            C(**) for anything; scheme, host and the beginning of the path are without either.
+        type: list
+        elements: str
+        required: true
   ledger_url:
     description: The environment's ledger, as an SQLAlchemy URL. Required if O(do=collect).
     type: str
@@ -69,6 +95,11 @@ options:
     description: How many good releases a host keeps at most, in any of the environments.
     type: int
     default: 5
+  export:
+    description:
+      - A directory on the controller to which O(do=show) copies the manifest of the release, its signatures, its SBOM
+        and its provenance. What it writes is for its owner alone.
+    type: path
   reason:
     description: Why a release is promoted or retired.
     type: str
@@ -160,6 +191,30 @@ releases:
       description: Whether the archive is in the depot.
       type: bool
       sample: true
+    sbom:
+      description: The SBOM by its digest, size and format. Null where there is none.
+      type: dict
+      sample: null
+    provenance:
+      description: What the provenance that is kept with the release says, not verified.
+      returned: when O(do=show)
+      type: list
+      elements: dict
+      contains:
+        subjects:
+          description: The SHA-256 of what was built.
+          type: list
+          elements: str
+          sample: [1a1500fd4d5ae7ffec4e8ac5f2f3e455c7b69fb02e0ea06ee0bac9c3024e3327]
+        builder:
+          description: The builder's id.
+          type: str
+          sample: https://builder.example/v1
+        sources:
+          description: What was built from.
+          type: list
+          elements: str
+          sample: ["git+https://git.example/team/hello@refs/tags/v1.1.0"]
     trouble:
       description: Why the release cannot be read. Empty where it can.
       type: str

@@ -46,6 +46,9 @@ options:
       - One that others may read or write is refused.
     type: path
     required: true
+  depot_url:
+    description: A depot that is elsewhere. It is refused here, since only deployments read from there.
+    type: str
   signing_key:
     description:
       - The path of a private OpenSSH key that nobody else may read, or of a public one whose private half is in the
@@ -65,6 +68,16 @@ options:
   expires:
     description: The time in UTC from which on the release is not deployed any more, such as V(2030-01-31T00:00:00Z).
     type: str
+  sbom:
+    description:
+      - The bill of material of the artifact, CycloneDX or SPDX in JSON. It is kept with the release, and the manifest
+        that is signed names its digest.
+    type: path
+  provenance:
+    description:
+      - A DSSE envelope with an in-toto statement that says how the artifact was built. It is kept with the release. One
+        of another artifact, or that nobody signed, is refused. Publishing again with another one adds it.
+    type: path
   environment:
     description: The environment whose signers are asked for, as it is recorded with the state of the release.
     type: str
@@ -80,6 +93,29 @@ options:
     description: How many people of O(allowed_signers) must have signed a release for it to be verified.
     type: int
     default: 1
+  required_provenance:
+    description:
+      - Who must have built a release, by the DSSE envelopes of in-toto statements with SLSA provenance that are kept
+        with it. Without it nobody asks. Needs the Python package C(securesystemslib[crypto]) on the controller.
+    type: dict
+    suboptions:
+      keys:
+        description: Files of public keys in PEM. One of them must have signed the envelope.
+        type: list
+        elements: path
+        required: true
+      builders:
+        description: The ids of the builders that are accepted.
+        type: list
+        elements: str
+        required: true
+      sources:
+        description:
+          - Patterns, one of which must fit each repository that was built from. C(*) stands for anything but a slash,
+            C(**) for anything; scheme, host and the beginning of the path are without either.
+        type: list
+        elements: str
+        required: true
 attributes:
   check_mode:
     description: Can run in check mode and return changed status prediction without modifying target.
@@ -120,6 +156,8 @@ EXAMPLES = r"""
     identity: release@example.org
     audience: [staging]
     expires: "2027-01-01T00:00:00Z"
+    sbom: build/hello-1.2.0-rc1.cdx.json
+    provenance: build/hello-1.2.0-rc1.intoto.json
 """
 
 RETURN = r"""
@@ -168,6 +206,14 @@ artifact:
   returned: success
   type: str
   sample: /var/lib/convoy/depot/blobs/sha256/1a1500fd4d5ae7ffec4e8ac5f2f3e455c7b69fb02e0ea06ee0bac9c3024e3327
+sbom:
+  description: The SBOM by its digest, size and format, C(cyclonedx-json) or C(spdx-json). Null where there is none.
+  returned: success
+  type: dict
+  sample:
+    sha256: 6f8c1e0d9b7a45f2836ce4d1a09b7c5e2f3d4a6b8c9e0f1a2b3c4d5e6f708192
+    size: 10240
+    format: cyclonedx-json
 state:
   description:
     - Where the release stands, V(quarantined), V(verified) or V(promoted). Null in check mode for a new one.

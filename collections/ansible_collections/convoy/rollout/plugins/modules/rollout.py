@@ -58,6 +58,20 @@ options:
   depot:
     description: The directory of the depot. A rollback does not need it.
     type: path
+  depot_url:
+    description:
+      - The depot, where it is elsewhere, as a URL that fsspec reads, such as C(https://releases.example/depot). It is
+        only read. O(depot) is not looked at then.
+      - Needs the Python package C(fsspec[http]) on the controller, C(fsspec[s3]) for S3, C(fsspec[sftp]) for SFTP.
+    type: str
+  depot_cache:
+    description: The directory on the controller that keeps what was read from O(depot_url).
+    type: path
+    default: ~/.cache/convoy/depots
+  depot_options:
+    description: Options of fsspec's file system for O(depot_url), such as credentials.
+    type: dict
+    default: {}
   allowed_signers:
     description: The file of the keys that may sign releases, in ssh-keygen's format. A rollback does not need it.
     type: path
@@ -68,6 +82,29 @@ options:
     description: How many people of O(allowed_signers) must have signed a release for it to be deployed.
     type: int
     default: 1
+  required_provenance:
+    description:
+      - Who must have built a release, by the DSSE envelopes of in-toto statements with SLSA provenance that are kept
+        with it. Without it nobody asks. Needs the Python package C(securesystemslib[crypto]) on the controller.
+    type: dict
+    suboptions:
+      keys:
+        description: Files of public keys in PEM. One of them must have signed the envelope.
+        type: list
+        elements: path
+        required: true
+      builders:
+        description: The ids of the builders that are accepted.
+        type: list
+        elements: str
+        required: true
+      sources:
+        description:
+          - Patterns, one of which must fit each repository that was built from. C(*) stands for anything but a slash,
+            C(**) for anything; scheme, host and the beginning of the path are without either.
+        type: list
+        elements: str
+        required: true
   requires_promotion:
     description:
       - Whether only a release is deployed that was promoted for O(environment). A retired release is deployed nowhere,
@@ -345,6 +382,11 @@ signer:
   returned: when O(state=checked) and O(kind=deploy)
   type: str
   sample: release@convoy.example
+builder:
+  description: Who built the artifact, by its provenance.
+  returned: when O(state=checked) and O(kind=deploy) and O(required_provenance) is given
+  type: str
+  sample: https://builder.example/v1
 need_bytes:
   description: How many bytes must be free on every host.
   returned: when O(state=checked) and O(kind=deploy)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import (
     OnFailure,
@@ -26,12 +26,15 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec im
     parse_seconds,
     refuse_disordered,
 )
-from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import Depot, trust_of
+from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import Depot, require_directory, trust_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import stream_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import LedgerError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.policy import refuse_when_frozen
 from ansible_collections.convoy.rollout.plugins.plugin_utils.preflight import Unhealthy
 from ansible_collections.convoy.rollout.plugins.plugin_utils.road import BALANCERS, site_files
+
+if TYPE_CHECKING:
+    from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_remote import RemoteDepot
 
 PASSED_ON = (
     "kind", "environment", "component", "version", "hosts", "phases", "max_unavailable", "failure_budget",
@@ -39,7 +42,7 @@ PASSED_ON = (
     "when_unreachable", "when_unhealthy", "min_up", "progress_deadline", "hooks", "keep", "colours",
 )  # fmt: skip
 HEALTHY_DEADLINE = 30.0  # seconds, what a gate has by default
-VARIABLE_OF = {"version": "component_version", "depot": "depot_path", "allowed_signers": "environment_allowed_signers"}
+VARIABLE_OF = {"version": "component_version", "allowed_signers": "environment_allowed_signers"}
 
 
 def check(asked: Mapping[str, Any], forks: int, now: float) -> dict[str, Any]:
@@ -140,7 +143,7 @@ def _resolve(asked: Mapping[str, Any], now: float) -> dict[str, Any]:
     for field, variable in VARIABLE_OF.items():
         if not asked[field]:
             raise SpecError(f"{variable} is not set: give it with -e or in the inventory's group_vars")
-    resolved = Depot(Path(asked["depot"])).resolve(
+    resolved = _depot(asked).resolve(
         asked["component"],
         asked["version"],
         trust_of(asked),
@@ -156,8 +159,19 @@ def _resolve(asked: Mapping[str, Any], now: float) -> dict[str, Any]:
         "manifest": {"path": str(resolved.path), "sha256": resolved.digest},
         "serial": resolved.manifest.serial,
         "signer": ", ".join(signer.principal for signer in resolved.signers),
+        **({"builder": resolved.builder.principal} if resolved.builder else {}),
         "need_bytes": 2 * (unpacked + artifact.size),
     }
+
+
+def _depot(asked: Mapping[str, Any]) -> Depot | RemoteDepot:
+    """The depot that the release is taken from. What reads one elsewhere is imported only for that."""
+    if asked["depot_url"]:
+        from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_remote import RemoteDepot
+
+        return RemoteDepot(asked["depot_url"], Path(asked["depot_cache"]), asked["depot_options"])
+    require_directory(asked)
+    return Depot(Path(asked["depot"]))
 
 
 def _refuse_ledger_in_container(url: str) -> None:

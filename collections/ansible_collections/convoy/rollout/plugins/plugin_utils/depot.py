@@ -23,11 +23,20 @@ from ansible_collections.convoy.rollout.plugins.module_utils import durable, rec
 from ansible_collections.convoy.rollout.plugins.module_utils.naming import did_you_mean
 from ansible_collections.convoy.rollout.plugins.plugin_utils import depot_states, manifest, terms
 from ansible_collections.convoy.rollout.plugins.plugin_utils.archive import Contents, examine, format_of
+from ansible_collections.convoy.rollout.plugins.plugin_utils.attestation import builder_of, verifier_of
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError
+from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_attached import (
+    Attached,
+    check_envelope,
+    read_attached,
+)
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_files import (
+    FIRST_SIGNATURE,
     DamagedReleaseError,
     DepotError,
     DepotFiles,
     UnsafeDepotError,
+    read_up_to,
     record_name,
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_states import (
@@ -43,6 +52,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.manifest import (
     ManifestError,
     format_time,
 )
+from ansible_collections.convoy.rollout.plugins.plugin_utils.provenance import Statement, kept_statements
 from ansible_collections.convoy.rollout.plugins.plugin_utils.signers import signers_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.signing import (
     Identity,
@@ -70,6 +80,24 @@ class VersionTakenError(DepotError):
     reason: ClassVar[str] = "version-taken"
 
 
+class ReadOnlyDepotError(DepotError):
+    """Something needs the directory of the depot, and the depot is elsewhere."""
+
+    reason: ClassVar[str] = "depot-read-only"
+
+
+def require_directory(asked: Mapping[str, Any]) -> None:
+    """Raise ReadOnlyDepotError for a depot at a URL, SpecError where it was not said which directory it is."""
+    if asked.get("depot_url"):
+        raise ReadOnlyDepotError(
+            "depot_url is set, and only deployments read from there: what sees to a depot needs its directory, where "
+            "locks and renames keep it whole. Run this where that is, with depot_path and without depot_url, and copy "
+            "the directory to the URL afterwards, blobs first, then components"
+        )
+    if not asked.get("depot"):
+        raise SpecError("depot_path is not set: give it with -e or in the inventory's group_vars")
+
+
 @dataclass(frozen=True)
 class Publication:
     """What is to be published, and for whom. Raises ManifestError for names that cannot be."""
@@ -80,6 +108,8 @@ class Publication:
     audience: tuple[str, ...] = ()
     expires: datetime | None = None
     signer: str | None = None
+    sbom: Path | None = None
+    provenance: Path | None = None
 
     def __post_init__(self) -> None:
         manifest.check_name(self.component, self.version)
@@ -88,17 +118,29 @@ class Publication:
 
 @dataclass(frozen=True)
 class Trust:
-    """Whom an environment trusts: its signers (None: it was not said which), and how many of them have to sign."""
+    """Whom an environment trusts: its signers (None: it was not said which), and how many of them have to sign.
+
+    ``builders`` verifies the provenance that it demands; None where it demands none.
+    """
 
     environment: str = ""
     verifier: Verifier | None = None
     required: int = 1
+    builders: Verifier | None = None
 
 
 TRUST_SPEC: dict[str, Any] = {
     "allowed_signers": {"type": "path"},
     "revoked_signers": {"type": "path"},
     "required_signers": {"type": "int", "default": 1},
+    "required_provenance": {
+        "type": "dict",
+        "options": {
+            "keys": {"type": "list", "elements": "path", "required": True, "no_log": False},
+            "builders": {"type": "list", "elements": "str", "required": True},
+            "sources": {"type": "list", "elements": "str", "required": True},
+        },
+    },
 }
 
 
@@ -106,7 +148,7 @@ def trust_of(asked: Mapping[str, Any]) -> Trust:
     """Whom an environment trusts, by the options of TRUST_SPEC, which its actions have in common."""
     allowed, revoked = asked["allowed_signers"], asked["revoked_signers"]
     verifier = SshVerifier(Path(allowed), Path(revoked) if revoked else None) if allowed else None
-    return Trust(asked["environment"], verifier, asked["required_signers"])
+    return Trust(asked["environment"], verifier, asked["required_signers"], verifier_of(asked["required_provenance"]))
 
 
 @dataclass(frozen=True)
@@ -126,8 +168,9 @@ class Author:
 class Published:
     """What the depot has now, the manifest at ``path``. ``changed`` is False when it had all of it before.
 
-    ``signed``: whether a signature was added to those of a release that was there. ``standing`` is where the release
-    stands; None in a preview of one that is not there yet, since nothing was signed.
+    ``signed``: whether a signature was added to those of a release that was there; ``added``: what else was put beside
+    it. ``standing`` is where the release stands; None in a preview of one that is not there yet, since nothing was
+    signed.
     """
 
     manifest: Manifest
@@ -136,11 +179,15 @@ class Published:
     changed: bool
     standing: Standing | None = None
     signed: bool = False
+    added: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A verified release. ``digest`` is the SHA-256 of the manifest at ``path``, which stands for all of it."""
+    """A verified release. ``digest`` is the SHA-256 of the manifest at ``path``, which stands for all of it.
+
+    ``builder`` is who built it, where the environment demands provenance.
+    """
 
     manifest: Manifest
     path: Path
@@ -148,6 +195,7 @@ class Resolved:
     signers: tuple[Identity, ...]
     digest: str
     standing: Standing
+    builder: Identity | None = None
 
     @property
     def signer(self) -> Identity:
@@ -181,10 +229,10 @@ class Depot:
         """Make the release available under its version; signs its manifest.
 
         It is verified where the signers that ``trust`` names have signed it, else in quarantine. Publishing the same
-        again changes nothing, but for an artifact that is gone or damaged, which is put in place again, a signature,
-        which is added where the key has not signed yet, and a quarantine that has become needless. Needs room for the
-        unpacked release meanwhile: it is unpacked once, by the code that hosts unpack with. Raises ConvoyError; nothing
-        is visible then.
+        again changes nothing, but for an artifact or SBOM that is gone or damaged, which is put in place again, a
+        signature or provenance, which is added where it is new, and a quarantine that has become needless. Needs room
+        for the unpacked release meanwhile: it is unpacked once, by the code that hosts unpack with. Raises ConvoyError;
+        nothing is visible then.
         """
         trust, author = trust or Trust(), Author(by, now, "")
         with self.failures_told(), self.files.locked(), self.files.workspace() as workspace:
@@ -192,16 +240,18 @@ class Depot:
             archive = workspace / "artifact"
             shutil.copyfile(publication.artifact, archive)
             contents = examine(archive, archive_format, workspace / "trial")
-            existing = self._existing(publication, contents)
+            attached = read_attached(publication.sbom, publication.provenance, contents.artifact.sha256)
+            existing = self._existing(publication, contents, attached)
             if existing is not None:
                 placed = self._place_blob(archive, contents.artifact)
-                return self._complete(existing, placed, signer, trust, author)
-            made = self._manifest_of(publication, contents, now)
+                added = self._place_attached(self.files.release(existing.component, existing.version), attached)
+                return self._complete(existing, placed, added, signer, trust, author)
+            made = self._manifest_of(publication, contents, attached, now)
             content = made.to_json()
             signature = signer.sign(content)
-            first = self._judged(made, content, [signature], trust, author)
+            first = self._judged(made, content, [signature], attached.envelopes, trust, author)
             self._place_blob(archive, contents.artifact)
-            self._place_manifest(made, signature, first, workspace / "manifest")
+            self._place_manifest(made, signature, attached, first, workspace / "manifest")
             self._note(trust.environment)
             return self._published(made, changed=True, standing=Standing((first,)))
 
@@ -215,13 +265,16 @@ class Depot:
                 self.files.check_private()
             archive_format = format_of(publication.artifact)
             contents = examine(publication.artifact, archive_format, Path(workspace) / "trial")
-            existing = self._existing(publication, contents)
+            attached = read_attached(publication.sbom, publication.provenance, contents.artifact.sha256)
+            existing = self._existing(publication, contents, attached)
             if existing is None:
-                return self._published(self._manifest_of(publication, contents, now), changed=True)
+                return self._published(self._manifest_of(publication, contents, attached, now), changed=True)
             signatures = self.files.read_release(existing.component, existing.version)[1]
             signs = fingerprint is not None and fingerprint not in _fingerprints(signatures.values())
             standing = self.standing(existing.component, existing.version)
-            return self._published(existing, signs or not self.has_blob(contents.artifact), standing, signs)
+            added = tuple(self._unplaced(self.files.release(existing.component, existing.version), attached))
+            changed = signs or bool(added) or not self.has_blob(contents.artifact)
+            return self._published(existing, changed, standing, signs, added)
 
     def resolve(
         self,
@@ -233,7 +286,25 @@ class Depot:
         minimum_serial: int = 0,
         requires_promotion: bool = False,
     ) -> Resolved:
-        """The release, verified: signatures, component, version, audience, expiry, serial, state and artifact.
+        """The release, verified: all that admit() asks for, and the artifact."""
+        resolved = self.admit(
+            component, version, trust, now=now, minimum_serial=minimum_serial, requires_promotion=requires_promotion
+        )
+        with self.failures_told():
+            self.check_blob(resolved.manifest)
+        return resolved
+
+    def admit(
+        self,
+        component: str,
+        version: str,
+        trust: Trust,
+        *,
+        now: datetime,
+        minimum_serial: int = 0,
+        requires_promotion: bool = False,
+    ) -> Resolved:
+        """The release, verified: signatures, provenance, component, version, audience, expiry, serial and state.
 
         ``minimum_serial`` is the highest serial that was seen of the component where going back
         is not meant, 0 where it is. Raises a subclass of ConvoyError of its own for each refusal.
@@ -247,7 +318,6 @@ class Depot:
             terms.check_terms(found, trust.environment, now, minimum_serial)
             if requires_promotion:
                 depot_states.refuse_unpromoted(what, version, resolved.standing, trust.environment)
-            self.check_blob(found)
         return resolved
 
     def promote(self, component: str, version: str, trust: Trust, author: Author, dry: bool = False) -> bool:
@@ -263,6 +333,7 @@ class Depot:
             resolved = self.inspect(component, version, trust)
             terms.check_terms(resolved.manifest, trust.environment, author.at, 0)
             self.check_blob(resolved.manifest)
+            self.read_sbom(resolved.manifest)
             if trust.environment in standing.promoted:
                 return False
             if not dry:
@@ -342,7 +413,7 @@ class Depot:
         return standing_of(f"{component} {version}", self.files.read_changes(component, version), _sha256(content))
 
     def inspect(self, component: str, version: str, trust: Trust) -> Resolved:
-        """The release with its signatures verified, but neither its terms nor its artifact."""
+        """The release with its signatures and provenance verified, but neither its terms nor its artifact."""
         content, signatures = self.files.read_release(component, version)
         if trust.verifier is None:
             raise SigningError(
@@ -351,9 +422,11 @@ class Depot:
         signers = signers_of(trust.verifier, content, list(signatures.values()), trust.required)
         found = manifest.from_json(content)
         terms.check_place(found, component, version, signers)
+        envelopes = list(self.files.read_provenance(component, version).values()) if trust.builders else []
+        builder = builder_of(trust.builders, f"{component} {version}", content, envelopes)
         standing = self.standing(component, version)
-        path = self.files.manifest(component, version)
-        return Resolved(found, path, self.files.blob(found.artifact.sha256), signers, _sha256(content), standing)
+        path, artifact = self.files.manifest(component, version), self.files.blob(found.artifact.sha256)
+        return Resolved(found, path, artifact, signers, _sha256(content), standing, builder)
 
     def has_blob(self, artifact: Artifact) -> bool:
         """Whether the artifact is there, whole."""
@@ -372,6 +445,57 @@ class Depot:
         digest = record.digest_of(str(path))
         if digest != found.artifact.sha256:
             raise DamagedReleaseError(f"{what} was changed: its SHA-256 is {digest}; publish it again")
+
+    def read_sbom(self, found: Manifest) -> bytes | None:
+        """The SBOM of a release, None where it has none. Raises DamagedReleaseError where it is gone, or another."""
+        if found.sbom is None:
+            return None
+        path = self.files.sbom(found.component, found.version)
+        what = f"the SBOM of {found.component} {found.version}, {path},"
+        if not path.is_file():
+            raise DamagedReleaseError(f"{what} is missing; publish it again")
+        content = read_up_to(path, found.sbom.size)
+        if _sha256(content) != found.sbom.sha256:
+            raise DamagedReleaseError(
+                f"{what} was changed: signed was the SHA-256 {found.sbom.sha256}; publish it again"
+            )
+        return content
+
+    def statements(self, component: str, version: str) -> list[Statement]:
+        """What the provenance that is kept with a release says. Nothing is verified."""
+        return kept_statements(list(self.files.read_provenance(component, version).values()))
+
+    def export(self, found: Manifest, directory: Path, dry: bool) -> list[str]:
+        """Copy all of a release but its artifact and its states to a directory; the paths there that are not so yet.
+
+        For its owner alone. Raises DamagedReleaseError for an SBOM that is not the one that was signed.
+        """
+        content, signatures = self.files.read_release(found.component, found.version)
+        bill, envelopes = self.read_sbom(found), self.files.read_provenance(found.component, found.version)
+        files = {
+            "manifest.json": content,
+            **{name if name == FIRST_SIGNATURE else f"signatures/{name}": one for name, one in signatures.items()},
+            **({} if bill is None else {"sbom.json": bill}),
+            **{f"provenance/{name}": one for name, one in envelopes.items()},
+        }
+        wanted = {name: one for name, one in files.items() if not _holds(directory / name, one)}
+        try:
+            for name in [] if dry else wanted:
+                (directory / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                durable.write_file(str(directory / name), wanted[name])
+        except OSError as error:
+            raise DepotError(f"depot_export: {directory} cannot be written: {error}") from error
+        return sorted(wanted)
+
+    def check_provenance(self, found: Manifest) -> None:
+        """Raise DamagedReleaseError for provenance that is none, or of another artifact. Who signed it is not asked."""
+        kept = self.files.read_provenance(found.component, found.version)
+        for name, content in kept.items():
+            try:
+                check_envelope(content, found.artifact.sha256)
+            except SignatureRefusedError as refusal:
+                path = self.files.provenance(found.component, found.version) / name
+                raise DamagedReleaseError(f"{path} does not belong there: {refusal}. Remove it") from refusal
 
     def check_usable(self) -> None:
         """Raise DepotError unless there is a depot, and it is private."""
@@ -430,13 +554,13 @@ class Depot:
             with self.files.locked():
                 yield
 
-    def _existing(self, publication: Publication, contents: Contents) -> Manifest | None:
+    def _existing(self, publication: Publication, contents: Contents, attached: Attached) -> Manifest | None:
         """The manifest when the same was published before, None when nothing was."""
         component, version = publication.component, publication.version
         if not self.files.release(component, version).is_dir():
             return None
         found = self._read_manifest(component, version)
-        difference = _difference(found, publication, contents)
+        difference = _difference(found, publication, contents, attached)
         if difference:
             raise VersionTakenError(
                 f"{component} {version} is in the depot already, with {difference}. "
@@ -445,7 +569,7 @@ class Depot:
         depot_states.refuse_retired(f"{component} {version}", self.standing(component, version), "published")
         return found
 
-    def _manifest_of(self, publication: Publication, contents: Contents, now: datetime) -> Manifest:
+    def _manifest_of(self, publication: Publication, contents: Contents, attached: Attached, now: datetime) -> Manifest:
         return Manifest(
             component=publication.component,
             version=publication.version,
@@ -456,6 +580,7 @@ class Depot:
             audience=publication.audience,
             expires=publication.expires,
             signer=publication.signer,
+            sbom=attached.bound,
         )
 
     def _last_serial(self, component: str) -> int:
@@ -466,7 +591,9 @@ class Depot:
             raise DepotError(f"{counter} must hold the last serial that was given out, not {given[:40]!r}: correct it")
         return max([int(given), *(found.serial for found in self._manifests(component))])
 
-    def _complete(self, found: Manifest, placed: bool, signer: Signer, trust: Trust, author: Author) -> Published:
+    def _complete(
+        self, found: Manifest, placed: bool, added: tuple[str, ...], signer: Signer, trust: Trust, author: Author
+    ) -> Published:
         """What is still missing of a release that was published before: a signature, or that it is verified."""
         component, version = found.component, found.version
         signed = self._cosign(found, signer)
@@ -474,12 +601,13 @@ class Depot:
         let_out = False
         if not standing.verified and trust.verifier is not None:
             content, signatures = self.files.read_release(component, version)
-            change = self._judged(found, content, list(signatures.values()), trust, author)
+            envelopes = list(self.files.read_provenance(component, version).values())
+            change = self._judged(found, content, list(signatures.values()), envelopes, trust, author)
             let_out = change.state is State.VERIFIED
             if let_out:
                 self.files.append_change(component, version, change)
                 standing = self.standing(component, version)
-        return self._published(found, placed or signed or let_out, standing, signed)
+        return self._published(found, placed or bool(added) or signed or let_out, standing, signed, added)
 
     def _cosign(self, found: Manifest, signer: Signer) -> bool:
         """Add the signature of a key that has not signed yet."""
@@ -493,9 +621,15 @@ class Depot:
         return True
 
     def _judged(
-        self, found: Manifest, content: bytes, signatures: Sequence[bytes], trust: Trust, author: Author
+        self,
+        found: Manifest,
+        content: bytes,
+        signatures: Sequence[bytes],
+        envelopes: Sequence[bytes],
+        trust: Trust,
+        author: Author,
     ) -> Change:
-        """Whether the signatures let the release out of quarantine, as its next change of state."""
+        """Whether signatures and provenance let the release out of quarantine, as its next change of state."""
         digest = _sha256(content)
         if trust.verifier is None:
             why = "it was not said whom to trust (environment_allowed_signers)"
@@ -503,9 +637,10 @@ class Depot:
         try:
             signers = signers_of(trust.verifier, content, signatures, trust.required)
             terms.check_place(found, found.component, found.version, signers)
+            builder = builder_of(trust.builders, f"{found.component} {found.version}", content, envelopes)
         except (SignatureRefusedError, SigningError, terms.MisplacedManifestError) as refusal:
             return author.change(State.QUARANTINED, digest, trust.environment, str(refusal))
-        return author.change(State.VERIFIED, digest, trust.environment, _signed_by(signers))
+        return author.change(State.VERIFIED, digest, trust.environment, _vouched_by(signers, builder))
 
     def _place_blob(self, archive: Path, artifact: Artifact) -> bool:
         """Whether the artifact had to be put in place. ``archive`` is moved."""
@@ -514,10 +649,25 @@ class Depot:
         self.files.place(archive, self.files.blob(artifact.sha256))
         return True
 
-    def _place_manifest(self, made: Manifest, signature: bytes, first: Change, directory: Path) -> None:
+    def _place_attached(self, release: Path, attached: Attached) -> tuple[str, ...]:
+        """Put what comes with the artifact beside it; what had to be put there."""
+        missing = self._unplaced(release, attached)
+        for path, content in missing.values():
+            self.files.write(path, content)
+        return tuple(missing)
+
+    def _unplaced(self, release: Path, attached: Attached) -> dict[str, tuple[Path, bytes]]:
+        """What of it is not there yet, by what it is called: where it goes, and its content."""
+        files = {what: (release / name, content) for name, (what, content) in attached.files().items()}
+        return {what: (path, content) for what, (path, content) in files.items() if not _holds(path, content)}
+
+    def _place_manifest(
+        self, made: Manifest, signature: bytes, attached: Attached, first: Change, directory: Path
+    ) -> None:
         self.files.write(self.files.serial(made.component), str(made.serial).encode())
         self.files.write(directory / "manifest.json", made.to_json())
-        self.files.write(directory / "manifest.json.sig", signature)
+        self.files.write(directory / FIRST_SIGNATURE, signature)
+        self._place_attached(directory, attached)
         self.files.write(directory / "states" / record_name(1), first.to_json())
         destination = self.files.release(made.component, made.version)
         self.files.make_directory(destination.parent)
@@ -529,18 +679,30 @@ class Depot:
             self.files.write(path, b"")
 
     def _published(
-        self, found: Manifest, changed: bool, standing: Standing | None = None, signed: bool = False
+        self,
+        found: Manifest,
+        changed: bool,
+        standing: Standing | None = None,
+        signed: bool = False,
+        added: tuple[str, ...] = (),
     ) -> Published:
         path = self.files.manifest(found.component, found.version)
-        return Published(found, path, self.files.blob(found.artifact.sha256), changed, standing, signed)
+        return Published(found, path, self.files.blob(found.artifact.sha256), changed, standing, signed, added)
 
 
 def _verified(resolved: Resolved, trust: Trust, author: Author) -> Change:
-    return author.change(State.VERIFIED, resolved.digest, trust.environment, _signed_by(resolved.signers))
+    why = _vouched_by(resolved.signers, resolved.builder)
+    return author.change(State.VERIFIED, resolved.digest, trust.environment, why)
 
 
-def _signed_by(signers: Sequence[Identity]) -> str:
-    return "signed by " + ", ".join(f"{one.principal} ({one.fingerprint})" for one in signers)
+def _vouched_by(signers: Sequence[Identity], builder: Identity | None) -> str:
+    signed = "signed by " + ", ".join(f"{one.principal} ({one.fingerprint})" for one in signers)
+    return f"{signed}; built by {builder.principal} ({builder.fingerprint})" if builder else signed
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    """Whether the file is there with this content."""
+    return path.is_file() and read_up_to(path, len(content)) == content
 
 
 def _sha256(content: bytes) -> str:
@@ -558,10 +720,10 @@ def _fingerprints(signatures: Iterable[bytes]) -> list[str]:
     return found
 
 
-def _difference(found: Manifest, publication: Publication, contents: Contents) -> str:
+def _difference(found: Manifest, publication: Publication, contents: Contents, attached: Attached) -> str:
     """What of a published release is not as it is to be published, empty when nothing is.
 
-    Who adds a signature need not say who the publisher was.
+    Who adds a signature need not say who the publisher was, nor have the SBOM.
     """
     if found.artifact != contents.artifact:
         return f"other content (SHA-256 {found.artifact.sha256}, not {contents.artifact.sha256})"
@@ -571,4 +733,6 @@ def _difference(found: Manifest, publication: Publication, contents: Contents) -
         return f"another expiry ({format_time(found.expires) if found.expires else 'none'})"
     if publication.signer not in (None, found.signer):
         return f"another signer ({found.signer or 'none named'})"
+    if attached.bound not in (None, found.sbom):
+        return f"another SBOM ({found.sbom.sha256 if found.sbom else 'none'})"
     return ""

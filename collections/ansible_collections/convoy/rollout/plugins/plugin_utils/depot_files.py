@@ -7,14 +7,16 @@ blobs/sha256/<digest>                                 artifacts, named for their
 components/<component>/<version>/manifest.json        what was published; appears whole or not at all
 components/<component>/<version>/manifest.json.sig    the publisher's signature
 components/<component>/<version>/signatures/*.sig     those of others, named for their keys
+components/<component>/<version>/sbom.json            its bill of material, where it has one
+components/<component>/<version>/provenance/*.json    who says how it was built, named for their content
 components/<component>/<version>/states/<n>.json      what became of it, one record a change
 environments/<name>                                   environments that use the depot
 serials/<component>                                   the highest serial that was given out
 incoming/                                             what is being published, or was when something died
 lock                                                  held while something is changed
 
-Nothing that was published changes any more; records, signatures and environments are added. The mode of the directory
-of the depot decides the modes of all that is in it: 0750 or 0700, and setgid where a group deploys.
+Nothing that was published changes any more; records, signatures, provenance and environments are added. The mode of the
+directory of the depot decides the modes of all that is in it: 0750 or 0700, and setgid where a group deploys.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from typing import ClassVar
 from urllib.parse import quote, unquote
 
 from ansible_collections.convoy.rollout.plugins.module_utils import durable
+from ansible_collections.convoy.rollout.plugins.plugin_utils import provenance
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_states import (
     Change,
     StateRecordError,
@@ -41,6 +44,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_states import
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 
 DIRECTORIES = ("blobs", "blobs/sha256", "components", "environments", "serials", "incoming")
+FIRST_SIGNATURE = "manifest.json.sig"  # of who published
 _DIRECTORY_MODE = 0o750  # of a new depot, less the umask
 _KEPT_BITS = stat.S_ISGID | _DIRECTORY_MODE
 _FORBIDDEN = 0o027  # to write for the group, anything for others
@@ -83,6 +87,12 @@ class DepotFiles:
 
     def manifest(self, component: str, version: str) -> Path:
         return self.release(component, version) / "manifest.json"
+
+    def sbom(self, component: str, version: str) -> Path:
+        return self.release(component, version) / "sbom.json"
+
+    def provenance(self, component: str, version: str) -> Path:
+        return self.release(component, version) / "provenance"
 
     def serial(self, component: str) -> Path:
         return self.root / "serials" / component
@@ -137,8 +147,8 @@ class DepotFiles:
         """A manifest, and its signatures by the names of their files, that of the publisher first."""
         path = self.manifest(component, version)
         try:
-            content, first = path.read_bytes(), path.with_suffix(".json.sig")
-            signatures = {first.name: first.read_bytes()}
+            content = path.read_bytes()
+            signatures = {FIRST_SIGNATURE: (path.parent / FIRST_SIGNATURE).read_bytes()}
             for name in _listed(path.parent / "signatures"):
                 signatures[name] = (path.parent / "signatures" / name).read_bytes()
         except OSError as error:
@@ -147,6 +157,11 @@ class DepotFiles:
                 f"{path.parent} and publish it again"
             ) from error
         return content, signatures
+
+    def read_provenance(self, component: str, version: str) -> dict[str, bytes]:
+        """The envelopes that are kept with a release, by the names of their files, each up to what is too large."""
+        directory = self.provenance(component, version)
+        return {name: read_up_to(directory / name, provenance.LARGEST) for name in _listed(directory)}
 
     def read_changes(self, component: str, version: str) -> list[Change]:
         """The records of a release's states, oldest first. Raises StateRecordError where one is missing."""
@@ -171,7 +186,7 @@ class DepotFiles:
         for component in self.components():
             for version in self.versions(component):
                 release = self.release(component, version)
-                parts = ("manifest.json", "manifest.json.sig", "signatures", "states")
+                parts = ("manifest.json", FIRST_SIGNATURE, "signatures", "sbom.json", "provenance", "states")
                 found += [release / name for name in _listed(release) if name not in parts]
         return found
 
@@ -244,6 +259,12 @@ class DepotFiles:
 
     def _file_mode(self) -> int:
         return self._directory_mode() & 0o640
+
+
+def read_up_to(path: Path, largest: int) -> bytes:
+    """What is in the file; of one with more than ``largest`` bytes only one byte more, so that it shows."""
+    with path.open("rb") as stream:
+        return stream.read(largest + 1)
 
 
 def record_name(number: int) -> str:

@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import Item
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_states import Change
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_upkeep import Findings, Rubbish
 from ansible_collections.convoy.rollout.plugins.plugin_utils.manifest import format_time
+from ansible_collections.convoy.rollout.plugins.plugin_utils.provenance import Statement
 from ansible_collections.convoy.rollout.plugins.plugin_utils.text import size, table
 
 
@@ -41,8 +43,16 @@ def _without_artifact(item: Item) -> str:
     return "collected" if item.standing.retired else "missing"
 
 
-def show_lines(item: Item, trusted: str) -> list[str]:
-    """All about one release; ``trusted`` says whether this environment trusts its signatures."""
+@dataclass(frozen=True)
+class Kept:
+    """What is kept with a release: what its SBOM is, and what its provenance says."""
+
+    bill: str
+    statements: Sequence[Statement]
+
+
+def show_lines(item: Item, kept: Kept, trusted: str) -> list[str]:
+    """All about one release; ``trusted`` says whether this environment trusts its signatures, and its provenance."""
     found = item.manifest
     if found is None:
         return [item.trouble]
@@ -57,11 +67,17 @@ def show_lines(item: Item, trusted: str) -> list[str]:
         ("artifact", f"{size(found.artifact.size)}, {found.artifact.format}, SHA-256 {found.artifact.sha256}{here}"),
         ("holds", f"{files}, {size(sum(entry.size for entry in found.files))} unpacked"),
         ("signed with", ", ".join(item.fingerprints) or "nothing that can be read"),
+        ("SBOM", f"{kept.bill}, SHA-256 {found.sbom.sha256}" if found.sbom else "none"),
+        *(("provenance", _said(statement)) for statement in kept.statements),
         ("trusted here", trusted),
     ]
     changes = [_change_row(change) for change in item.standing.changes]
     history = table([("state", "for", "at", "by", "why"), *changes]) if changes else []
     return [f"{found.component} {found.version}", *table(facts), *history]
+
+
+def _said(statement: Statement) -> str:
+    return f"it says: built by {statement.builder} from {', '.join(statement.sources) or 'no source that it names'}"
 
 
 def _change_row(change: Change) -> tuple[str, ...]:

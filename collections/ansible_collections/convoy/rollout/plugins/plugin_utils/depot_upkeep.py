@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from ansible_collections.convoy.rollout.plugins.plugin_utils import terms
+from ansible_collections.convoy.rollout.plugins.plugin_utils import provenance, terms
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import Author, Depot, Item, Trust
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_files import DamagedReleaseError, DepotError, remove
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_states import State
@@ -29,7 +29,8 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.signing import (
 # What another environment, or another day, may see otherwise: the release itself is as it was signed.
 _DISTRUST = (
     SignerExpiredError, SignerNotYetValidError, SignerRevokedError, TooFewSignersError, UnknownSignerError,
-    terms.MisplacedManifestError,
+    terms.MisplacedManifestError, provenance.MissingProvenanceError, provenance.UntrustedProvenanceError,
+    provenance.WrongBuilderError, provenance.WrongSourceError,
 )  # fmt: skip
 
 
@@ -62,7 +63,7 @@ class Rubbish:
 
 
 def look_through(depot: Depot, trust: Trust) -> Findings:
-    """Verify every digest, signature and record, and look for what is left over. Changes nothing."""
+    """Verify every digest, signature, provenance and record, and look for what is left over. Changes nothing."""
     found = Findings()
     with depot.failures_told():
         depot.check_usable()
@@ -89,6 +90,8 @@ def _look_at(found: Findings, depot: Depot, item: Item, trust: Trust) -> None:
     try:
         if item.has_artifact or not item.standing.retired:
             depot.check_blob(item.manifest)
+        depot.read_sbom(item.manifest)
+        depot.check_provenance(item.manifest)
     except DamagedReleaseError as error:
         found.faults.append(f"{what}: {error}")
         return

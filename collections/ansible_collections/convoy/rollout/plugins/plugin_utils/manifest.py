@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeVar
 
@@ -21,14 +21,17 @@ from ansible_collections.convoy.rollout.plugins.module_utils.errors import Convo
 from ansible_collections.convoy.rollout.plugins.module_utils.naming import did_you_mean
 from ansible_collections.convoy.rollout.plugins.module_utils.record import FileEntry
 from ansible_collections.convoy.rollout.plugins.module_utils.unpack import link_fault
+from ansible_collections.convoy.rollout.plugins.plugin_utils import sbom
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 
 SCHEMA = 1
 FORMATS = ("tar", "tar.gz", "tar.bz2", "tar.xz", "tar.zst", "zip")
+SBOM_FORMATS = (sbom.CYCLONEDX, sbom.SPDX)
 
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 _ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _Kind = TypeVar("_Kind")
+_Content = TypeVar("_Content")
 _RELEASE_SUFFIX = "-" + 12 * "0"  # what a release id adds to a version
 
 
@@ -48,6 +51,15 @@ class Artifact:
 
 
 @dataclass(frozen=True)
+class Sbom:
+    """The bill of material that is kept with a release."""
+
+    sha256: str
+    size: int
+    format: str
+
+
+@dataclass(frozen=True)
 class Manifest:
     """A release as its publisher signed it. Raises ManifestError for values that cannot be.
 
@@ -64,6 +76,7 @@ class Manifest:
     audience: tuple[str, ...] = ()
     expires: datetime | None = None
     signer: str | None = None
+    sbom: Sbom | None = None
 
     def __post_init__(self) -> None:
         check_name(self.component, self.version)
@@ -74,6 +87,10 @@ class Manifest:
             raise ManifestError(f"artifact {self.artifact!r} has no digest and size")
         if self.artifact.format not in FORMATS:
             raise ManifestError(f"artifact format '{self.artifact.format}' is unknown: use {', '.join(FORMATS)}")
+        if self.sbom is not None and (not record.is_sha256(self.sbom.sha256) or self.sbom.size < 0):
+            raise ManifestError(f"sbom {self.sbom!r} has no digest and size")
+        if self.sbom is not None and self.sbom.format not in SBOM_FORMATS:
+            raise ManifestError(f"sbom format '{self.sbom.format}' is unknown: use {', '.join(SBOM_FORMATS)}")
         _check_files(self.files)
 
     def to_json(self) -> bytes:
@@ -82,6 +99,7 @@ class Manifest:
             "audience": list(self.audience),
             "expires": self.expires and format_time(self.expires),
             "signer": self.signer,
+            "sbom": self.sbom and asdict(self.sbom),
         }
         content = {
             "schema": SCHEMA,
@@ -170,7 +188,7 @@ def format_time(moment: datetime) -> str:
 
 def _from_values(values: Any) -> Manifest:
     known = {"schema", *(field.name for field in fields(Manifest))}
-    required = known - {"audience", "expires", "signer"}
+    required = known - {"audience", "expires", "signer", "sbom"}
     _check_keys("the manifest", values, required, known)
     if values["schema"] != SCHEMA:
         raise ManifestError(f"schema {values['schema']!r} is unknown: this Convoy reads {SCHEMA}")
@@ -180,21 +198,23 @@ def _from_values(values: Any) -> Manifest:
         version=_typed("version", values["version"], str),
         serial=_typed("serial", values["serial"], int),
         created=parse_time("created", _typed("created", values["created"], str)),
-        artifact=_artifact(values["artifact"]),
+        artifact=_content("artifact", values["artifact"], Artifact),
         files=tuple(_file(entry) for entry in _typed("files", values["files"], list)),
         audience=tuple(_typed("audience", name, str) for name in _typed("audience", values.get("audience", []), list)),
         expires=None if expires is None else parse_time("expires", _typed("expires", expires, str)),
         signer=None if signer is None else _typed("signer", signer, str),
+        sbom=_content("sbom", values["sbom"], Sbom) if "sbom" in values else None,
     )
 
 
-def _artifact(values: Any) -> Artifact:
-    keys = {field.name for field in fields(Artifact)}
-    _check_keys("artifact", values, keys, keys)
-    return Artifact(
-        sha256=_typed("artifact.sha256", values["sha256"], str),
-        size=_typed("artifact.size", values["size"], int),
-        format=_typed("artifact.format", values["format"], str),
+def _content(name: str, values: Any, kind: Callable[[str, int, str], _Content]) -> _Content:
+    """What is known of a file by its digest, its size and its format."""
+    keys = {"sha256", "size", "format"}
+    _check_keys(name, values, keys, keys)
+    return kind(
+        _typed(f"{name}.sha256", values["sha256"], str),
+        _typed(f"{name}.size", values["size"], int),
+        _typed(f"{name}.format", values["format"], str),
     )
 
 

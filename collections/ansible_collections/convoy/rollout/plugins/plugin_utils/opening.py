@@ -69,6 +69,8 @@ def open_rollout(
         summary = _done_summary(draft, checked) if done else _plan_summary(plan, readings, checked)
         return {"changed": False, "warnings": warnings, "idle": True, "order": [], "convoy": {"summary": summary}}
     facts = {key: checked.get(key) for key in RECORDED}
+    if checked.get("builder"):
+        facts["builder"] = checked["builder"]
     silence = patience(spec_of(checked))
     opened = rollouts.open(plan, draft.seen, facts, this_run(), dead, _new_id(), silence, draft.traffic)
     if checked.get("held") and not opened.resumed:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import shutil
@@ -22,8 +23,17 @@ from typing import Any
 import pytest
 
 from ansible_collections.convoy.rollout.plugins.module_utils import durable
-from ansible_collections.convoy.rollout.plugins.plugin_utils import depot, depot_states, depot_upkeep, signing, terms
+from ansible_collections.convoy.rollout.plugins.plugin_utils import (
+    depot,
+    depot_states,
+    depot_upkeep,
+    manifest,
+    provenance,
+    signing,
+    terms,
+)
 from ansible_collections.convoy.rollout.plugins.plugin_utils.archive import UnsafeArtifactError
+from ansible_collections.convoy.rollout.plugins.plugin_utils.attestation import ProvenanceVerifier
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import (
     Author,
     Depot,
@@ -32,10 +42,14 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import (
     Resolved,
     Trust,
 )
+from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_attached import UnreadableAttachmentError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_states import State
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.manifest import ManifestError
+from ansible_collections.convoy.rollout.plugins.plugin_utils.provenance import Policy
+from ansible_collections.convoy.rollout.plugins.plugin_utils.sbom import SbomError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.signing import SshSigner, SshVerifier
+from ansible_collections.convoy.rollout.tests.unit.plugins.builders import BUILDER, POLICY_SOURCE, Builder
 
 NOW = datetime(2026, 6, 1, 12, 0, 0, 999_999, tzinfo=UTC)
 LATER = datetime(2026, 6, 2, tzinfo=UTC)
@@ -612,6 +626,225 @@ def test_an_environment_that_may_only_read_leaves_no_note(world: World, monkeypa
     world.depot.note("production")
     world.depot.note("staging")
     assert world.depot.files.environments() == ["staging"]
+
+
+# what is kept with a release
+
+
+BILL = b'{"bomFormat": "CycloneDX", "specVersion": "1.6", "components": [{"type": "library", "name": "zlib"}]}'
+
+
+@pytest.fixture
+def builder(tmp_path: Path) -> Builder:
+    return Builder.make(tmp_path)
+
+
+def demanding(world: World, builder: Builder, environment: str = "staging") -> Trust:
+    """An environment that wants provenance of this builder."""
+    policy = Policy((BUILDER,), (POLICY_SOURCE,))
+    return Trust(environment, world.verifier, builders=ProvenanceVerifier((builder.public,), policy))
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def with_bill(world: World, content: bytes = BILL) -> Publication:
+    path = world.home / "hello.cdx.json"
+    path.write_bytes(content)
+    return world.publication(sbom=path)
+
+
+def with_provenance(world: World, by: Builder, *subjects: str, **said: Any) -> Publication:
+    """A publication with provenance; of its own artifact, if no other subject is given."""
+    publication = world.publication()
+    path = world.home / "hello.intoto.json"
+    path.write_bytes(by.envelope(*(subjects or [sha256(publication.artifact)]), **said))
+    return replace(publication, provenance=path)
+
+
+def test_an_sbom_is_kept_and_bound_by_the_manifest(world: World) -> None:
+    published = world.depot.publish(with_bill(world), world.signer, NOW, world.trust)
+    assert published.manifest.sbom == manifest.Sbom(hashlib.sha256(BILL).hexdigest(), len(BILL), "cyclonedx-json")
+    assert (release(world) / "sbom.json").read_bytes() == BILL
+    assert world.depot.read_sbom(world.resolve().manifest) == BILL
+    assert depot_upkeep.look_through(world.depot, world.trust).faults == []
+    assert not world.depot.publish(with_bill(world), world.signer, NOW, world.trust).changed
+
+
+def test_a_release_without_an_sbom_has_the_manifest_that_it_always_had(world: World) -> None:
+    published = world.publish()
+    assert b"sbom" not in published.path.read_bytes()
+    assert world.depot.read_sbom(published.manifest) is None
+    assert sorted(path.name for path in release(world).iterdir()) == ["manifest.json", "manifest.json.sig", "states"]
+
+
+def test_a_signature_can_be_added_without_the_sbom_but_not_with_another(world: World) -> None:
+    world.depot.publish(with_bill(world), world.signer, NOW)
+    assert world.depot.publish(world.publication(), SshSigner(world.keys / "other"), NOW).signed
+    for attempt in (world.depot.preview, lambda given, now: world.depot.publish(given, world.signer, now)):
+        with pytest.raises(depot.VersionTakenError, match="with another SBOM"):
+            attempt(with_bill(world, BILL.replace(b"zlib", b"xz")), NOW)
+
+
+def test_an_sbom_cannot_be_added_to_what_was_signed_without(world: World) -> None:
+    world.publish()
+    with pytest.raises(depot.VersionTakenError, match=r"with another SBOM \(none\)"):
+        world.depot.publish(with_bill(world), world.signer, NOW)
+
+
+@pytest.mark.parametrize("content", [b"<bom/>", b"{}", b" " * (64 * 2**20) + BILL], ids=["xml", "other", "large"])
+def test_what_is_no_sbom_gets_nowhere(world: World, content: bytes) -> None:
+    for attempt in (world.depot.preview, lambda given, now: world.depot.publish(given, world.signer, now)):
+        with pytest.raises(SbomError):
+            attempt(with_bill(world, content), NOW)
+    assert world.visible() == []
+
+
+def test_what_cannot_be_read_is_named_with_its_variable(world: World) -> None:
+    for variable in ("sbom", "provenance"):
+        given = replace(world.publication(), **{variable: world.home / "away.json"})
+        with pytest.raises(
+            UnreadableAttachmentError, match=f"publish_{variable}: cannot read .*away.json: No such file"
+        ):
+            world.depot.publish(given, world.signer, NOW)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (Path.unlink, "is missing; publish it again"),
+        (lambda path: path.write_bytes(BILL.replace(b"zlib", b"xzib")), "was changed: signed was the SHA-256"),
+        (lambda path: path.write_bytes(BILL + b" "), "was changed"),
+    ],
+    ids=["gone", "changed", "longer"],
+)
+def test_an_sbom_that_is_not_the_one_signed_is_found(world: World, damage: Callable[[Path], object], said: str) -> None:
+    world.depot.publish(with_bill(world), world.signer, NOW, world.trust)
+    damage(release(world) / "sbom.json")
+    (fault,) = depot_upkeep.look_through(world.depot, world.trust).faults
+    assert said in fault
+    with pytest.raises(depot.DamagedReleaseError, match="the SBOM of hello"):
+        world.depot.promote("hello", "1.0.0", world.trust, world.author)
+    assert world.depot.preview(with_bill(world), NOW).added == ("SBOM",)
+    assert world.depot.publish(with_bill(world), world.signer, NOW, world.trust).added == ("SBOM",)
+    assert depot_upkeep.look_through(world.depot, world.trust).faults == []
+
+
+def test_provenance_is_kept_verified_and_recorded(world: World, builder: Builder) -> None:
+    trust = demanding(world, builder)
+    published = world.depot.publish(with_provenance(world, builder), world.signer, NOW, trust)
+    assert published.standing is not None
+    assert published.standing.state is State.VERIFIED
+    assert f"; built by {BUILDER} (SHA256:" in published.standing.changes[0].why
+    assert world.depot.promote("hello", "1.0.0", trust, world.author)
+    resolved = world.depot.resolve("hello", "1.0.0", trust, now=NOW, requires_promotion=True)
+    assert resolved.builder is not None
+    assert resolved.builder.principal == BUILDER
+    assert world.resolve().builder is None
+    assert depot_upkeep.look_through(world.depot, trust).faults == []
+    assert not world.depot.publish(with_provenance(world, builder), world.signer, NOW, trust).changed
+
+
+def test_a_release_without_provenance_is_in_quarantine_until_it_has_some(world: World, builder: Builder) -> None:
+    trust = demanding(world, builder)
+    world.depot.publish(world.publication(), world.signer, NOW, trust)
+    assert "hello 1.0.0 has no provenance" in world.depot.standing("hello", "1.0.0").changes[0].why
+    with pytest.raises(provenance.MissingProvenanceError):
+        world.depot.resolve("hello", "1.0.0", trust, now=NOW)
+    given = with_provenance(world, builder)
+    assert world.depot.preview(given, NOW).added == ("provenance",)
+    assert world.depot.publish(given, world.signer, NOW, trust).added == ("provenance",)
+    assert world.states() == [State.QUARANTINED, State.VERIFIED]
+    assert not world.depot.publish(given, world.signer, NOW, trust).changed
+
+
+def test_who_is_verified_in_one_environment_is_asked_again_in_another(world: World, builder: Builder) -> None:
+    """Staging demands nothing, production does: promotion, deployment and upkeep there refuse it."""
+    world.verified()
+    production = demanding(world, builder, "production")
+    with pytest.raises(provenance.MissingProvenanceError):
+        world.depot.promote("hello", "1.0.0", production, world.author)
+    with pytest.raises(provenance.MissingProvenanceError):
+        world.depot.resolve("hello", "1.0.0", production, now=NOW)
+    found = depot_upkeep.look_through(world.depot, production)
+    assert (found.faults, len(found.notes)) == ([], 1)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"builder": "https://evil.example"}, provenance.WrongBuilderError),
+        ({"sources": ["git+https://evil.example/hello"]}, provenance.WrongSourceError),
+    ],
+)
+def test_provenance_that_is_not_accepted_here_leaves_the_release_in_quarantine(
+    world: World, builder: Builder, said: dict[str, Any], expected: type[ConvoyError]
+) -> None:
+    trust = demanding(world, builder)
+    world.depot.publish(with_provenance(world, builder, **said), world.signer, NOW, trust)
+    assert world.states() == [State.QUARANTINED]
+    with pytest.raises(expected):
+        world.depot.resolve("hello", "1.0.0", trust, now=NOW)
+
+
+def test_provenance_that_nobody_could_accept_gets_nowhere(world: World, builder: Builder) -> None:
+    given = with_provenance(world, builder, "1e" * 32)
+    for attempt in (world.depot.preview, lambda given, now: world.depot.publish(given, world.signer, now)):
+        with pytest.raises(provenance.WrongSubjectError):
+            attempt(given, NOW)
+    assert world.visible() == []
+
+
+def test_provenance_that_was_put_there_is_found(world: World, builder: Builder) -> None:
+    world.depot.publish(with_provenance(world, builder), world.signer, NOW, world.trust)
+    (kept,) = (release(world) / "provenance").iterdir()
+    kept.write_bytes(b"{}")
+    (fault,) = depot_upkeep.look_through(world.depot, world.trust).faults
+    assert f"{kept} does not belong there: the provenance is no DSSE envelope" in fault
+    assert world.resolve().manifest
+
+
+def test_a_kill_leaves_what_is_kept_whole_or_invisible(
+    world: World, builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before each durable write: no release without its SBOM is ever seen."""
+    given = replace(with_provenance(world, builder), sbom=with_bill(world).sbom)
+    for nth in range(1, 12):
+        child = os.fork()
+        if child == 0:
+            try:
+                monkeypatch.setattr(durable, "write_file", _killing(durable.write_file, nth))
+                world.depot.publish(given, world.signer, NOW)
+            finally:
+                os._exit(0)
+        killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        assert world.visible() == ([] if killed else ["hello/1.0.0"])
+        if not killed:
+            break
+    assert nth > 5
+    assert depot_upkeep.look_through(world.depot, world.trust).faults == []
+    assert world.depot.publish(given, world.signer, NOW).changed is False
+
+
+def test_what_proves_a_release_is_exported(world: World, builder: Builder) -> None:
+    given = replace(with_provenance(world, builder), sbom=with_bill(world).sbom)
+    published = world.depot.publish(given, world.signer, NOW)
+    world.depot.publish(given, SshSigner(world.keys / "other"), NOW)
+    target = world.home / "audit" / "hello"
+    assert len(world.depot.export(published.manifest, target, dry=True)) == 5
+    assert not target.exists()
+    written = world.depot.export(published.manifest, target, dry=False)
+    assert sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()) == written
+    for name in written:
+        assert (target / name).read_bytes() == (release(world) / name).read_bytes()
+        assert stat.S_IMODE((target / name).stat().st_mode) == 0o600
+    assert world.depot.export(published.manifest, target, dry=False) == []
+    target.joinpath("sbom.json").unlink()
+    assert world.depot.export(published.manifest, target, dry=False) == ["sbom.json"]
+    (world.home / "file").touch()
+    with pytest.raises(depot.DepotError, match=r"depot_export: .*file cannot be written"):
+        world.depot.export(published.manifest, world.home / "file", dry=False)
 
 
 # modes
