@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +22,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import TRUST_
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts, stream_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger, LedgerError
-from ansible_collections.convoy.rollout.plugins.plugin_utils.run import dead, this_run
+from ansible_collections.convoy.rollout.plugins.plugin_utils.run import command, dead, this_run
 from ansible_collections.convoy.rollout.plugins.plugin_utils.spec_guard import require_string
 from ansible_collections.convoy.rollout.plugins.plugin_utils.superseding import Patience, WhenBusy, make_way
 from ansible_collections.convoy.rollout.plugins.plugin_utils.variables import refuse_unknown
@@ -128,7 +127,7 @@ class ActionModule(ControllerAction):
         if state == "decided":
             silence = rollouts.standing(opened["rollout"]).plan.lease
             return closing.decide_return(rollouts, opened, _patience(silence))
-        return closing.close(rollouts, opened, _playbook("status.yml", task_vars), _playbook("catch_up.yml", task_vars))
+        return closing.close(rollouts, opened, command("status.yml", task_vars), command("catch_up.yml", task_vars))
 
     def _check(self, arguments: dict[str, Any], forks: int) -> Result:
         """Refuse what can be refused before anything is locked; then wait until no other rollout is in the way."""
@@ -162,7 +161,7 @@ class ActionModule(ControllerAction):
             return {"changed": False, "idle": True, "order": []}
         readings = fleet.readings_of(checked["hosts"], task_vars["hostvars"], arguments["membership"])
         version = f" -e component_version={checked['version']}" if checked["version"] else ""
-        retry = _playbook(f"{checked['kind']}.yml", task_vars) + version
+        retry = command(f"{checked['kind']}.yml", task_vars) + version
         rollouts = self._rollouts(arguments, checked["stream"])
         return opening.open_rollout(rollouts, checked, readings, retry, self.check_mode, arguments["members_up"])
 
@@ -191,11 +190,4 @@ def _patience(seconds: float) -> Patience:
 
 
 def _deploy_again(task_vars: Mapping[str, Any]) -> str:
-    return _playbook("deploy.yml", task_vars)
-
-
-def _playbook(name: str, task_vars: Mapping[str, Any]) -> str:
-    """The command that runs a playbook with the inventories of this run."""
-    sources = task_vars.get("ansible_inventory_sources") or ["?"]
-    shown = (os.path.relpath(source) if os.path.exists(source) else str(source) for source in sources)
-    return f"ansible-playbook {name} " + " ".join(f"-i {source}" for source in shown)
+    return command("deploy.yml", task_vars)

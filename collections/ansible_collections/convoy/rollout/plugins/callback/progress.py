@@ -101,6 +101,10 @@ class CallbackModule(CallbackBase):
         """The same of a task that failed."""
         self._tell(result)
 
+    def v2_runner_on_unreachable(self, result: CallbackTaskResult) -> None:
+        """The same of a task that reached nothing."""
+        self._tell(result)
+
     def v2_runner_item_on_ok(self, result: CallbackTaskResult) -> None:
         """The same of one item of a loop."""
         self._tell(result)

@@ -21,7 +21,7 @@ from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
 from ansible_collections.convoy.rollout.plugins.module_utils.journal import History, WayBack
 from ansible_collections.convoy.rollout.plugins.module_utils.pruning import prunable, prune
 from ansible_collections.convoy.rollout.plugins.module_utils.record import Record, Unit
-from ansible_collections.convoy.rollout.plugins.module_utils.systemd import UnitStatus
+from ansible_collections.convoy.rollout.plugins.module_utils.systemd import UnitStatus, unit_fault
 
 
 @dataclass(frozen=True)
@@ -316,18 +316,6 @@ def _look_at_processes(host: Host, recorded: Record, not_before: int) -> tuple[d
         if fault is not None:
             faults.append(f"{name}: {fault}")
     return seen, faults
-
-
-def unit_fault(status: UnitStatus) -> str | None:
-    """Why a unit is not doing what it is for."""
-    if status.load != "loaded":
-        return f"systemd could not load it ({status.load})"
-    if status.is_outdated:
-        return "its file was changed and systemd has not read it again"
-    is_done = status.kind == "oneshot" and status.active == "inactive" and status.result == "success"
-    if status.active not in ("active", "reloading") and not is_done:
-        return f"it is {status.active} ({status.sub}), result {status.result or 'unknown'}"
-    return None
 
 
 def _settle(host: Host, recorded: Record, order: Order, judgement: Judgement) -> dict[str, Any]:

@@ -5,16 +5,14 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from typing import AbstractSet, Any, Iterator, Mapping, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils import gate, process, record, units
-from ansible_collections.convoy.rollout.plugins.module_utils.activation import unit_fault
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
 from ansible_collections.convoy.rollout.plugins.module_utils.journal import History, Reading
 from ansible_collections.convoy.rollout.plugins.module_utils.record import Record
+from ansible_collections.convoy.rollout.plugins.module_utils.systemd import unit_fault
 
 
 def look(host: Host, unit_names: Sequence[str], verify: bool) -> dict[str, Any]:
@@ -29,7 +27,7 @@ def look(host: Host, unit_names: Sequence[str], verify: bool) -> dict[str, Any]:
     names = list(unit_names) or [unit.name for unit in (recorded.units if recorded else ())]
     reloaded = {unit.name for unit in recorded.units if unit.action == "reload"} if recorded else set()
     processes, process_problems = _processes(host, names, reloaded, active)
-    busy = holder(host)
+    busy = tree.holder()
     problems = [
         *filter(None, [tree.current_fault(current)]),
         *_journal_problems(host, reading, history, busy),
@@ -69,21 +67,6 @@ def dependencies(host: Host, probes: Sequence[Any]) -> dict[str, Any] | None:
     """One round of probes of what the host needs; None without any. GateError when one is written wrong."""
     probing = gate.validate(list(probes), {})
     return gate.once(probing, host.clock).as_dict() if probing.probes else None
-
-
-def holder(host: Host) -> str | None:
-    """Who is changing the tree at this moment; None when nobody is."""
-    try:
-        descriptor = os.open(host.tree.lock_path, os.O_RDONLY | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return os.pread(descriptor, 200, 0).decode("utf-8", "replace")
-    finally:
-        os.close(descriptor)
-    return None
 
 
 def _records(host: Host, present: Sequence[str] | set[str]) -> Iterator[tuple[str, Record]]:

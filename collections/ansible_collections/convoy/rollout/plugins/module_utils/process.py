@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import AbstractSet, Any, Iterable, NamedTuple, Sequence
 
 _DELETED = " (deleted)"
+_LONGEST_COMMAND = 4096  # bytes of a command line that are looked at
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -30,6 +31,14 @@ class Child(NamedTuple):
     pid: int
     started_ticks: int
     title: str
+
+
+class Stray(NamedTuple):
+    """A process that runs of a release without belonging to its units; `file` is what it runs."""
+
+    pid: int
+    started_ticks: int
+    file: str
 
 
 def ticks_now() -> int:
@@ -71,6 +80,56 @@ def children(parent: int, proc: str = "/proc") -> list[Child]:
         if int(of) == parent and state not in (b"Z", b"X"):
             found.append(Child(int(name), _start_ticks(stat), title(int(name), proc)))
     return found
+
+
+def strays(releases: str, owners: Sequence[str], programs: Iterable[str], proc: str = "/proc") -> list[Stray]:
+    """The processes that run something of `releases` outside of the units `owners`.
+
+    What a process runs is its program; or, where that is one of `programs`, the file that is its first argument in
+    there, or the directory there that it works in. A shell or an editor that somebody has open there runs nothing.
+    A process that the kernel lets nobody look into, root included, is left out.
+    """
+    inside = os.path.join(os.path.realpath(releases), "")
+    interpreters = {os.path.realpath(program) for program in programs}
+    found = []
+    for name in filter(str.isdigit, os.listdir(proc)):
+        try:
+            file = _runs(f"{proc}/{name}", inside, interpreters)
+            if file is None or _belongs(f"{proc}/{name}", owners):
+                continue
+            with open(f"{proc}/{name}/stat", "rb") as stream:
+                found.append(Stray(int(name), _start_ticks(stream.read()), file))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+    return sorted(found)
+
+
+def _runs(place: str, inside: str, interpreters: AbstractSet[str]) -> str | None:
+    """What a process runs of the directory `inside`, None for nothing. A process of another file system has nothing."""
+    program = os.readlink(f"{place}/exe")
+    if program.startswith(inside):
+        return program
+    if program not in interpreters or os.readlink(f"{place}/ns/mnt") != os.readlink("/proc/self/ns/mnt"):
+        return None
+    cwd = os.readlink(f"{place}/cwd")
+    with open(f"{place}/cmdline", "rb") as stream:
+        arguments = stream.read(_LONGEST_COMMAND).decode("utf-8", "surrogateescape").split("\0")[1:]
+    paths = (os.path.realpath(os.path.join(cwd, one)) for one in arguments if one and not one.startswith("-"))
+    file = next((path for path in paths if path.startswith(inside) and os.path.isfile(path)), None)
+    return file or (cwd if any(arguments) and os.path.join(cwd, "").startswith(inside) else None)
+
+
+def _belongs(place: str, owners: Sequence[str]) -> bool:
+    """Whether a process was started by one of the units, as its control group tells."""
+    with open(f"{place}/cgroup", encoding="utf-8", errors="replace") as stream:
+        groups = {part for line in stream for part in line.strip().split("/")[1:]}
+    return any(_is_of(group, owner) for group in groups for owner in owners)
+
+
+def _is_of(group: str, owner: str) -> bool:
+    """Whether a control group is that of a unit, or of an instance of it where it is a template."""
+    stem, kind = owner.rsplit(".", 1)
+    return group == owner or (stem.endswith("@") and group.startswith(stem) and group.endswith("." + kind))
 
 
 def _start_ticks(stat: bytes) -> int:

@@ -10,7 +10,7 @@ import json
 import os
 import stat
 from dataclasses import asdict, dataclass
-from typing import Any, Iterator, Mapping
+from typing import Any, Callable, Iterator, Mapping
 
 from ansible_collections.convoy.rollout.plugins.module_utils import names
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import InputError, TreeError
@@ -127,7 +127,7 @@ class Comparison:
 
 def compare(record: Record, directory: str, digests: bool = True) -> Comparison:
     """Look at every file of a release. Without `digests`: at what is told by its inode alone."""
-    found = dict(_walk(directory))
+    found = dict(walk(directory))
     faults = []
     for entry in record.files:
         status = found.pop(entry.path, None)
@@ -142,7 +142,7 @@ def compare(record: Record, directory: str, digests: bool = True) -> Comparison:
 def survey(directory: str) -> tuple[FileEntry, ...]:
     """The files of a directory as a record names them."""
     entries = []
-    for path, status in sorted(_walk(directory)):
+    for path, status in sorted(walk(directory)):
         full = os.path.join(directory, path)
         if stat.S_ISLNK(status.st_mode):
             entries.append(FileEntry(path, mode=0o777, link=os.readlink(full)))
@@ -151,7 +151,7 @@ def survey(directory: str) -> tuple[FileEntry, ...]:
     return tuple(entries)
 
 
-def _walk(directory: str, prefix: str = "") -> Iterator[tuple[str, os.stat_result]]:
+def walk(directory: str, prefix: str = "") -> Iterator[tuple[str, os.stat_result]]:
     """Everything below a directory that is not one, never through a symbolic link."""
     try:
         entries = list(os.scandir(os.path.join(directory, prefix)))
@@ -160,7 +160,7 @@ def _walk(directory: str, prefix: str = "") -> Iterator[tuple[str, os.stat_resul
     for entry in entries:
         path = prefix + entry.name
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(directory, path + "/")
+            yield from walk(directory, path + "/")
         else:
             yield path, entry.stat(follow_symlinks=False)
 
@@ -182,8 +182,8 @@ def _fault(entry: FileEntry, status: os.stat_result | None, path: str, digests: 
     return None
 
 
-def digest_of(path: str) -> str:
-    """The SHA-256 of a file that is not a link."""
+def digest_of(path: str, while_reading: Callable[[], None] | None = None) -> str:
+    """The SHA-256 of a file that is not a link. `while_reading` is called for each piece of it, and may raise."""
     digest = hashlib.sha256()
     buffer = bytearray(_CHUNK)
     view = memoryview(buffer)
@@ -191,4 +191,6 @@ def digest_of(path: str) -> str:
     with os.fdopen(descriptor, "rb", buffering=0) as stream:
         for count in iter(lambda: stream.readinto(buffer) or 0, 0):
             digest.update(view[:count])
+            if while_reading is not None:
+                while_reading()
     return digest.hexdigest()

@@ -26,6 +26,8 @@ _PROPERTIES = (
     "UnitFileState",
     "NRestarts",
     "NeedDaemonReload",
+    "FragmentPath",
+    "DropInPaths",
 )
 
 
@@ -33,7 +35,8 @@ _PROPERTIES = (
 class UnitStatus:
     """A unit in systemd's own words. `pid` is 0 without a main process.
 
-    `is_outdated` when its file was changed since systemd read it.
+    `is_outdated` when its file was changed since systemd read it. `fragment` is the path of that file, `drop_ins` are
+    the paths of the files that add to it.
     """
 
     name: str
@@ -46,6 +49,20 @@ class UnitStatus:
     file_state: str = ""
     restarts: int = 0
     is_outdated: bool = False
+    fragment: str = ""
+    drop_ins: tuple[str, ...] = ()
+
+
+def unit_fault(status: UnitStatus) -> str | None:
+    """Why a unit is not doing what it is for."""
+    if status.load != "loaded":
+        return f"systemd could not load it ({status.load})"
+    if status.is_outdated:
+        return "its file was changed and systemd has not read it again"
+    is_done = status.kind == "oneshot" and status.active == "inactive" and status.result == "success"
+    if status.active not in ("active", "reloading") and not is_done:
+        return f"it is {status.active} ({status.sub}), result {status.result or 'unknown'}"
+    return None
 
 
 class Supervisor(Protocol):
@@ -159,6 +176,8 @@ def _unit_status(block: str) -> UnitStatus:
         file_state=values.get("UnitFileState", ""),
         restarts=int(values.get("NRestarts", "0") or 0),
         is_outdated=values.get("NeedDaemonReload") == "yes",
+        fragment=values.get("FragmentPath", ""),
+        drop_ins=tuple(values.get("DropInPaths", "").split()),
     )
 
 

@@ -290,6 +290,20 @@ class Tree:
         finally:
             os.close(descriptor)
 
+    def holder(self) -> str | None:
+        """Who is changing the tree at this moment; None when nobody is."""
+        try:
+            descriptor = os.open(self.lock_path, os.O_RDONLY | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return os.pread(descriptor, 200, 0).decode("utf-8", "replace")
+        finally:
+            os.close(descriptor)
+        return None
+
     def _wait_for_lock(self, descriptor: int, clock: Clock, patience: float) -> None:
         deadline = clock.now() + patience
         while True:

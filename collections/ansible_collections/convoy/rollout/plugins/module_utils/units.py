@@ -9,6 +9,7 @@ brought this text. A file without it is somebody else's, and is never overwritte
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from dataclasses import dataclass
@@ -81,6 +82,18 @@ def is_installable(unit: Unit) -> bool:
 def is_template(name: str) -> bool:
     """Whether a name stands for a template, of which only instances run."""
     return name.rsplit(".", 1)[0].endswith("@")
+
+
+def digest(text: str) -> str:
+    """The SHA-256 of a unit's text."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def programs(wanted: Sequence[Unit]) -> set[str]:
+    """The programs that units start, by their absolute paths."""
+    lines = (line.strip() for unit in wanted for line in unit.content.splitlines())
+    commands = (line.partition("=")[2].strip().lstrip("@-:+!") for line in lines if line.startswith("Exec"))
+    return {command.split()[0] for command in commands if command.startswith("/")}
 
 
 class UnitDirectory:

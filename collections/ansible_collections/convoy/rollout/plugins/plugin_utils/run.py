@@ -2,14 +2,16 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who is running: identity of a controller process, and whether another one still lives."""
+"""Who is running: identity of a controller process, whether another one still lives, and how one is begun."""
 
 from __future__ import annotations
 
 import getpass
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Run
 
@@ -48,3 +50,10 @@ def dead(run: Run) -> bool | None:
     if name != here:
         return None
     return boot != this_boot or started(run.pid) != run.started
+
+
+def command(playbook: str, task_vars: Mapping[str, Any]) -> str:
+    """The command that runs a playbook with the inventories of this run."""
+    sources = task_vars.get("ansible_inventory_sources") or ["?"]
+    shown = (os.path.relpath(source) if os.path.exists(source) else str(source) for source in sources)
+    return f"ansible-playbook {playbook} " + " ".join(f"-i {source}" for source in shown)

@@ -17,15 +17,15 @@ import yaml
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError, nearest
 
-PREFIXES = ("component_", "rollout_", "environment_", "traffic_", "depot_", "publish_", "ledger_")
+PREFIXES = ("component_", "rollout_", "environment_", "traffic_", "depot_", "publish_", "ledger_", "drift_")
 REGISTERED = frozenset(
     {
-        "component_activated", "component_read", "component_reverted", "component_staged", "rollout_admission",
-        "rollout_balancers", "rollout_checked", "rollout_current", "rollout_decided", "rollout_failed",
-        "rollout_gate_hosts", "rollout_opened",
-        "rollout_phase_failed", "rollout_report", "rollout_results", "rollout_road_back", "rollout_road_forward",
-        "rollout_road", "rollout_road_stage", "rollout_stage_failed", "rollout_staged", "rollout_status",
-        "rollout_watch", "rollout_way_back_failed", "rollout_roads", "rollout_switch", "rollout_switched",
+        "component_activated", "component_drift", "component_read", "component_reverted", "component_staged",
+        "rollout_admission", "rollout_balancers", "rollout_checked", "rollout_current", "rollout_decided",
+        "rollout_drift", "rollout_expected", "rollout_failed", "rollout_gate_hosts", "rollout_opened",
+        "rollout_phase_failed", "rollout_report", "rollout_results", "rollout_road", "rollout_road_back",
+        "rollout_road_forward", "rollout_road_stage", "rollout_roads", "rollout_stage_failed", "rollout_staged",
+        "rollout_status", "rollout_switch", "rollout_switched", "rollout_watch", "rollout_way_back_failed",
         "traffic_answers", "traffic_balancers", "traffic_drained", "traffic_min_up", "traffic_rollout",
         "traffic_servers", "traffic_switch", "traffic_switch_checked", "traffic_switched", "traffic_undrained",
     }

@@ -170,6 +170,15 @@ class HostRow:
 
 
 @dataclass(frozen=True)
+class NewestRow:
+    """A host in the newest rollout that it was a part of; ``ended``: whether that one has."""
+
+    rollout: str
+    ended: bool
+    row: HostRow
+
+
+@dataclass(frozen=True)
 class RolloutView:
     """A rollout as it stands. ``facts``: what its opening recorded (version, kind, actor, …)."""
 
@@ -399,6 +408,11 @@ class Rollouts:
         with self._ledger.reading() as connection:
             return view_in(connection, self.stream, rollout)
 
+    def newest_rows(self, hosts: Iterable[str]) -> dict[str, NewestRow]:
+        """Of each host that the ledger knows its place in the newest rollout that it was a part of."""
+        with self._ledger.reading() as connection:
+            return newest_rows_in(connection, self.stream, hosts)
+
     def standing(self, rollout: str) -> RolloutView:
         """The rollout with this id as it stands. Raises LedgerError where there is none."""
         view = self.view(rollout)
@@ -572,6 +586,21 @@ def hosts_in(connection: Connection, rollout: str) -> tuple[HostRow, ...]:
     of_rollout = select(schema.hosts).where(schema.hosts.c.rollout == rollout)
     rows = connection.execute(of_rollout.order_by(schema.hosts.c.position)).mappings()
     return tuple(_host_row(dict(host)) for host in rows)
+
+
+def newest_rows_in(connection: Connection, stream: str, hosts: Iterable[str]) -> dict[str, NewestRow]:
+    """The newest row of each host that the tables have, reading no more rollouts than that takes."""
+    rollouts, missing = schema.rollouts.c, set(hosts)
+    of_stream = select(rollouts.id, rollouts.status).where(rollouts.stream == stream)
+    found: dict[str, NewestRow] = {}
+    for rollout, status in connection.execute(of_stream.order_by(rollouts.opened_at.desc(), rollouts.id.desc())):
+        if not missing:
+            break
+        for row in hosts_in(connection, rollout):
+            if row.name in missing:
+                missing.remove(row.name)
+                found[row.name] = NewestRow(rollout, Status(status).ended, row)
+    return found
 
 
 def _sighting(facts: HostFacts | None, wanted: str | None) -> Sighting:
