@@ -2,15 +2,21 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Read a host: run the module ``release_info``, and say what configuration the host ought to have."""
+"""Read a host: run the module ``release_info``, and say what configuration the host ought to have.
+
+With ``--diff`` also how that differs from the configuration of the release that runs there.
+"""
 
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import Any
 
+from ansible_collections.convoy.rollout.plugins.plugin_utils import config_diff
 from ansible_collections.convoy.rollout.plugins.plugin_utils.courier import Courier
 from ansible_collections.convoy.rollout.plugins.plugin_utils.release_action import ReleaseAction
+from ansible_collections.convoy.rollout.plugins.plugin_utils.vaulted import vaulted
 
 
 class ActionModule(ReleaseAction):
@@ -22,9 +28,16 @@ class ActionModule(ReleaseAction):
         arguments = dict(self._task.args)
         units = [{"name": unit["name"]} for unit in arguments.get("units") or []]
         rendered = self.rendered(arguments, task_vars or {})
+        secrets = vaulted(task_vars or {}, self._loader) if self._task.diff else []
+        show = config_diff.wanted(rendered, secrets) if self._task.diff else []
         began = time.time()
-        result.update(Courier(self, task_vars or {}).call("release_info", {**arguments, "units": units}))
+        asked = {**arguments, "units": units, **({"show": show} if show else {})}
+        result.update(Courier(self, task_vars or {}).call("release_info", asked))
         result["rendered"] = rendered.digest
+        shown = result.pop("shown", None)
+        if shown is not None:
+            changes = config_diff.changes(rendered, show, shown, secrets)
+            result["config_diff"] = [asdict(change) for change in changes]
         if "clock" in result:
             result["clock_skew"] = _skew(result["clock"], began, time.time())
         return result

@@ -38,7 +38,7 @@ class ActionModule(ControllerAction):
             "choices": ["checked", "opened", "joined", "staged", "decided", "closed"],
         },
         "ledger_url": {"type": "str", "required": True, "no_log": True},
-        "kind": {"type": "str", "choices": ["deploy", "rollback", "catch_up"], "default": "deploy"},
+        "kind": {"type": "str", "choices": ["deploy", "rollback", "catch_up", "repair"], "default": "deploy"},
         "environment": {"type": "str"},
         "component": {"type": "str"},
         "version": {"type": "str"},
@@ -51,6 +51,8 @@ class ActionModule(ControllerAction):
         "freezes": {"type": "list", "elements": "dict", "default": []},
         "freeze_override": {"type": "str", "default": ""},
         "hosts": {"type": "list", "elements": "str", "default": []},
+        "mendable": {"type": "list", "elements": "str", "default": []},
+        "releases": {"type": "dict", "default": {}},
         "colours": {"type": "raw", "default": {}},
         "phases": {"type": "raw"},
         "max_unavailable": {"type": "raw", "default": 1},
@@ -137,6 +139,11 @@ class ActionModule(ControllerAction):
             arguments = {**arguments, **opening.stragglers(rollouts, arguments["hosts"])}
             if not arguments["hosts"]:
                 return opening.nothing_deferred(arguments)
+        if arguments["kind"] == "repair":
+            rollouts = self._rollouts(arguments, stream_of(arguments))
+            arguments = {**arguments, **opening.drifted(rollouts, arguments)}
+            if not arguments["hosts"]:
+                return opening.nothing_drifted(arguments)
         checked = check(arguments, forks, time.time())
         if arguments["kind"] != "rollback":
             _refuse_when_firing(arguments["alertmanager"])

@@ -38,9 +38,10 @@ class ActionModule(ControllerAction):
         of_colours, rotation = _colours(arguments["colours"], task_vars.get("groups", {})), arguments["rotation"]
         ledger = Ledger(arguments["ledger_url"], str(this_run()))
         ledger.prepare()
-        view = Rollouts(ledger, stream_of(arguments)).view()
+        rollouts = Rollouts(ledger, stream_of(arguments))
+        view, rows = rollouts.view(), rollouts.newest_rows(arguments["hosts"])
         readings = readings_of(arguments["hosts"], task_vars["hostvars"], arguments["membership"])
-        expected = {row.name: text.final_release(row) for row in view.hosts} if view else {}
+        expected = {name: text.final_release(newest.row) for name, newest in rows.items()}
         left_out = colours.left_out(readings, of_colours, rotation)
         states = [
             {

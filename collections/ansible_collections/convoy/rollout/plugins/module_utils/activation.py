@@ -26,13 +26,17 @@ from ansible_collections.convoy.rollout.plugins.module_utils.systemd import Unit
 
 @dataclass(frozen=True)
 class Order:
-    """What a rollout asks of a host. `release` is None for a rollback to the last good one."""
+    """What a rollout asks of a host. `release` is None for a rollback to the last good one.
+
+    With `mend` a release is made whole and restarted also where it seems to serve as it should.
+    """
 
     release: str | None
     probes: tuple[Mapping[str, Any], ...] = ()
     gate: Mapping[str, Any] | None = None
     keep: int = 5
     confirm_within: int = 0
+    mend: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,19 +57,23 @@ _START_ALLOWANCE = 60.0
 
 def activate(host: Host, order: Order) -> dict[str, Any]:
     """Take a staged release into service. ActivationError when it had to be taken back."""
+    if order.mend:
+        staging.mend(host, str(order.release))
     recorded = host.tree.verify(str(order.release))
     host.done("verified")
     probing = _gate(order.probes, order.gate, recorded)
     active, history = host.tree.active(), host.history()
     host.units.plan(recorded.units)
     recorded = staging.keep_probes(host, recorded, order.probes, order.gate)
-    if active == recorded.release and history.state(active) in ("good", "active"):
+    if active == recorded.release and history.state(active) in ("good", "active") and not order.mend:
         judgement = _if_in_service(host, recorded, probing)
         if judgement is not None:
             return host.outcome(active, False, gate=judgement.gate, process=judgement.processes)
     staging.adopt(host, active)
     way = history.way_back(active, recorded.release, host.tree.present())
     host.note("activating", recorded.release, came_from=history.origin_of(active, recorded.release))
+    if order.mend:
+        _end_strays(host, recorded)
     judgement = _take_into_service(host, recorded, probing, order.confirm_within)
     if judgement.fault is not None:
         raise _go_back(host, recorded.release, way, judgement)
@@ -262,6 +270,14 @@ def _settle_boot(host: Host, wanted: Sequence[Unit], written: Sequence[Unit], be
     host.supervisor.disable(disable)
     host.supervisor.enable(enable)
     return bool(enable or disable)
+
+
+def _end_strays(host: Host, recorded: Record) -> None:
+    """End what runs of the releases beside the units: it may hold what they need, a port say."""
+    owners, programs = [unit.name for unit in recorded.units], units.programs(recorded.units)
+    for stray in process.strays(host.tree.releases, owners, programs):
+        process.end(stray.pid, stray.started_ticks, host.clock)
+        host.done(f"ended process {stray.pid}")
 
 
 def _restart(host: Host, wanted: Sequence[Unit], written: Sequence[Unit]) -> None:

@@ -92,7 +92,7 @@ def of_files(recorded: Iterable[FileEntry], seen: Mapping[str, Seen]) -> Iterato
         else:
             yield from _of_content(entry, there)
     for path in sorted(set(seen) - known):
-        yield Finding("file", path, _NOT_THERE, _THERE)
+        yield Finding("foreign-file", path, _NOT_THERE, _THERE)
 
 
 def _of_content(entry: FileEntry, there: Seen) -> Iterator[Finding]:

@@ -5,14 +5,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
 from typing import AbstractSet, Any, Iterator, Mapping, Sequence
 
-from ansible_collections.convoy.rollout.plugins.module_utils import gate, process, record, units
+from ansible_collections.convoy.rollout.plugins.module_utils import gate, names, process, record, units
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
 from ansible_collections.convoy.rollout.plugins.module_utils.journal import History, Reading
 from ansible_collections.convoy.rollout.plugins.module_utils.record import Record
 from ansible_collections.convoy.rollout.plugins.module_utils.systemd import unit_fault
+
+# Bytes. Configuration is shown up to the first, and compared up to the second.
+_LONGEST_SHOWN = 64 * 1024
+_LONGEST_READ = 16 * 1024 * 1024
 
 
 def look(host: Host, unit_names: Sequence[str], verify: bool) -> dict[str, Any]:
@@ -51,6 +58,41 @@ def look(host: Host, unit_names: Sequence[str], verify: bool) -> dict[str, Any]:
         "process": processes,
         "releases": _releases(history, records),
     }
+
+
+def shown(host: Host, active: str | None, asked: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the files and units of the active release say that are asked about; then the names of its other units.
+
+    `sha256` is None for one that is not there, `text` None for one that is secret, no text, or long.
+    """
+    recorded = dict(_records(host, {active})).get(active) if active else None
+    own = {unit.name: units.body(unit).encode("utf-8") for unit in (recorded.units if recorded else ())}
+    found = []
+    for one in asked:
+        content = own.get(one["name"]) if one["kind"] == "unit" else _content(host, active, one["name"])
+        found.append(_shown(one["name"], content, bool(one["secret"])))
+    known = {one["name"] for one in asked if one["kind"] == "unit"}
+    return found + [_shown(name, content, True) for name, content in own.items() if name not in known]
+
+
+def _shown(name: str, content: bytes | None, is_secret: bool) -> dict[str, Any]:
+    text = None
+    if content is not None and not is_secret and len(content) <= _LONGEST_SHOWN:
+        with contextlib.suppress(UnicodeDecodeError):
+            text = content.decode("utf-8")
+    return {"name": name, "sha256": hashlib.sha256(content).hexdigest() if content is not None else None, "text": text}
+
+
+def _content(host: Host, active: str | None, path: str) -> bytes | None:
+    """A file of the active release; None when it is not there, or not inside it."""
+    if active is None or names.path_fault(path):
+        return None
+    directory = os.path.realpath(host.tree.release(active))
+    place = os.path.join(directory, path)
+    if os.path.realpath(place) != place or not os.path.isfile(place):
+        return None
+    with open(place, "rb") as stream:
+        return stream.read(_LONGEST_READ)
 
 
 def health(host: Host, active: str | None, probes: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from dataclasses import dataclass
 from typing import AbstractSet, Any, Iterable, NamedTuple, Sequence
+
+from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
 
 _DELETED = " (deleted)"
 _LONGEST_COMMAND = 4096  # bytes of a command line that are looked at
@@ -102,6 +105,30 @@ def strays(releases: str, owners: Sequence[str], programs: Iterable[str], proc: 
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
     return sorted(found)
+
+
+def end(pid: int, started_ticks: int, clock: Clock, patience: float = 10.0) -> None:
+    """End a process, which may take so many seconds for it before it is killed; never another one of its number."""
+    deadline = clock.now() + patience
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            if _started(pid) != started_ticks:
+                return
+            os.kill(pid, number)
+            while _started(pid) == started_ticks and clock.now() < deadline:
+                clock.sleep(0.05)
+        except ProcessLookupError:
+            return
+
+
+def _started(pid: int) -> int | None:
+    """When a process started, None when there is none (any more), or only what its parent has not noticed yet."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stream:
+            stat = stream.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if _after_name(stat)[0] in (b"Z", b"X") else _start_ticks(stat)
 
 
 def _runs(place: str, inside: str, interpreters: AbstractSet[str]) -> str | None:

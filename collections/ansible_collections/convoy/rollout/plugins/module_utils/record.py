@@ -131,9 +131,9 @@ def compare(record: Record, directory: str, digests: bool = True) -> Comparison:
     faults = []
     for entry in record.files:
         status = found.pop(entry.path, None)
-        fault = _fault(entry, status, os.path.join(directory, entry.path), digests)
-        if fault:
-            faults.append(f"{entry.path}: {fault}")
+        found_fault = _fault(entry, status, os.path.join(directory, entry.path), digests)
+        if found_fault:
+            faults.append(f"{entry.path}: {found_fault}")
             if len(faults) == _MOST_FAULTS:
                 break
     return Comparison(tuple(faults), tuple(sorted(found)[:_MOST_FAULTS]))
@@ -149,6 +149,16 @@ def survey(directory: str) -> tuple[FileEntry, ...]:
         elif stat.S_ISREG(status.st_mode):
             entries.append(FileEntry(path, status.st_size, stat.S_IMODE(status.st_mode), digest_of(full)))
     return tuple(entries)
+
+
+def fault(entry: FileEntry, directory: str) -> str | None:
+    """How one file of a release differs from its record; None when it does not."""
+    path = os.path.join(directory, entry.path)
+    try:
+        status = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return "missing"
+    return _fault(entry, status, path, digests=True)
 
 
 def walk(directory: str, prefix: str = "") -> Iterator[tuple[str, os.stat_result]]:

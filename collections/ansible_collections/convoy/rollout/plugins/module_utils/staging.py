@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -140,7 +141,7 @@ def check_not_in_use(host: Host, release: str) -> None:
     except NotIntactError as error:
         raise NotIntactError(
             f"release {release} is active here, and {error.message}. Nothing was changed, because its files are in "
-            "use: deploy another release or roll back, then this one can be staged again",
+            "use: mend it with repair.yml, or deploy another release or roll back, then this one can be staged again",
             **error.details,
         ) from error
 
@@ -221,8 +222,14 @@ def _write_config(place: str, item: ConfigFile) -> None:
 
 
 def _publish(host: Host, wanted: Wanted, place: str) -> None:
-    """Make it durable, then give it its name: the moment from which the release is there."""
+    """Make it durable, then give it its name: the moment from which the release is there.
+
+    Beside the active release, which is damaged then, it gets the name of what that one will be mended from.
+    """
     tree = host.tree
+    if tree.active() == wanted.release:
+        _publish_beside(host, wanted, place)
+        return
     if os.path.lexists(tree.release(wanted.release)):
         tree.discard(wanted.release)
     durable.write_file(tree.record_path(wanted.release), wanted.record(host.clock.wall()).as_json())
@@ -231,6 +238,55 @@ def _publish(host: Host, wanted: Wanted, place: str) -> None:
     durable.rename(place, tree.release(wanted.release))
     host.note("staged", wanted.release)
     host.done("staged")
+
+
+def _publish_beside(host: Host, wanted: Wanted, place: str) -> None:
+    tree, kept = host.tree, wanted.record(host.clock.wall())
+    with contextlib.suppress(NotIntactError):
+        known = tree.read_record(wanted.release)
+        kept = replace(kept, probes=known.probes, gate=known.gate)
+    shutil.rmtree(tree.mended(wanted.release), ignore_errors=True)
+    durable.write_file(tree.record_path(wanted.release), kept.as_json())
+    durable.sync_file_system(place)
+    durable.rename(place, tree.mended(wanted.release))
+    host.done("staged beside")
+
+
+def mend(host: Host, release: str) -> None:
+    """Make the files of a release those of its record again, from the copy beside it; no file is ever half one.
+
+    What lies there without being of the release is left. Killed in between, this leaves a release that is still
+    damaged, and is staged beside and mended anew.
+    """
+    source, directory = host.tree.mended(release), host.tree.release(release)
+    if not os.path.isdir(source):
+        return
+    for entry in host.tree.read_record(release).files:
+        if records.fault(entry, directory):
+            _put(os.path.join(source, entry.path), directory, entry.path)
+    durable.sync_file_system(directory)
+    forget_mended(host, release)
+    host.done("mended")
+
+
+def forget_mended(host: Host, release: str) -> None:
+    """Remove the copy that is not needed any more."""
+    shutil.rmtree(host.tree.mended(release), ignore_errors=True)
+
+
+def _put(source: str, directory: str, path: str) -> None:
+    """Put a file in its place, through directories alone: never through a link that somebody left there."""
+    *parents, _name = path.split("/")
+    for part in parents:
+        directory = os.path.join(directory, part)
+        if os.path.islink(directory) or not os.path.isdir(directory):
+            durable.remove_if_there(directory)
+            os.mkdir(directory)
+            os.chmod(directory, records.MODE_MASK)
+    place = os.path.join(directory, os.path.basename(path))
+    if os.path.isdir(place) and not os.path.islink(place):
+        raise TreeError(f"{place} is a directory, and a file of the release belongs there: move it away")
+    os.rename(source, place)
 
 
 def keep_probes(

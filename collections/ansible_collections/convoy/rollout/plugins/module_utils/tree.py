@@ -10,7 +10,7 @@ shared/             what outlives releases; Convoy never looks into it
     journal.jsonl   what happened (see journal)
     releases/<id>.json   what each release must consist of (see record)
     token           the highest fencing token seen, and whose it was
-    incoming/       what is being brought or taken away
+    incoming/       what is being brought or taken away; mended.<id>/ is what a damaged release is mended from
     lock            held by the call that changes something
 """
 
@@ -187,6 +187,8 @@ class Tree:
                 return record.from_json(stream.read(), path)
         except FileNotFoundError as error:
             raise NotIntactError(f"release {release} is not on this host: stage it first (state=staged)") from error
+        except TreeError as error:
+            raise NotIntactError(error.message) from error
 
     def verify(self, release: str) -> record.Record:
         """The record of a release, all of whose files have just been found as recorded. Else NotIntactError."""
@@ -205,6 +207,10 @@ class Tree:
     def work_place(self, kind: str, release: str) -> str:
         """A path in incoming/ for unpacking ('unpack') or removing ('trash') a release."""
         return os.path.join(self.incoming, f"{kind}.{release}.{os.urandom(6).hex()}")
+
+    def mended(self, release: str) -> str:
+        """Where a whole copy of the active release waits to mend it; its files are in use until it is restarted."""
+        return os.path.join(self.incoming, f"mended.{names.release(release)}")
 
     def discard(self, release: str) -> None:
         """Remove a release: first its name, in one step, then its record, then its files."""

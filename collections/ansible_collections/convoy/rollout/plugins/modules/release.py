@@ -130,6 +130,13 @@ options:
     description: Refuse artifacts with modes beyond 0755 or foreign owners, instead of putting them right.
     type: bool
     default: false
+  mend:
+    description:
+      - The release is known to have drifted. With O(state=staged) a whole copy of it is brought beside it where it is
+        active and damaged, which is otherwise refused. With O(state=active) its files are made those of that copy,
+        processes that run of it beside its units are ended, and it is restarted also where it seems to serve.
+    type: bool
+    default: false
   limits:
     description: What an artifact may at most be.
     type: dict

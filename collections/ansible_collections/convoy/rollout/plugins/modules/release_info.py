@@ -39,6 +39,25 @@ options:
         files is compared, which is sizes, modes, and whether they are there.
     type: bool
     default: false
+  show:
+    description: Files and units of the active release whose content is returned. An action asks for it in diff mode.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      kind:
+        description: Whether it is a file of the release or a unit.
+        type: str
+        required: true
+        choices: [config, unit]
+      name:
+        description: The path inside the release, or the name of the unit.
+        type: str
+        required: true
+      secret:
+        description: Return its digest alone.
+        type: bool
+        default: false
 extends_documentation_fragment:
   - convoy.rollout.gate
   - convoy.rollout.gate.dependencies
@@ -49,8 +68,8 @@ attributes:
     details: It only looks, so it does the same in check mode.
   diff_mode:
     description: Returns details on what has changed (or possibly needs changing in check mode), when in diff mode.
-    support: none
-    details: It changes nothing.
+    support: full
+    details: It changes nothing. It returns how the configuration differs that a deployment would bring.
   idempotent:
     description:
       - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
@@ -189,6 +208,14 @@ place:
   returned: always
   type: str
   sample: 2f0e3a6c-8b1d-4c57-9f3e-5d2a1b7c9e04:65024:131073:.
+config_diff:
+  description:
+    - How the configuration and the units that the variables and templates of now make differ from those of the active
+      release. Of what is secret it is only told that it differs.
+  returned: in diff mode
+  type: list
+  elements: dict
+  sample: [{"kind": "config", "name": "etc/hello.json", "lines": ["changed", "@@ -1 +1 @@", "-one", "+two"]}]
 clock:
   description: What time it is on the host, in seconds since the epoch.
   returned: always

@@ -41,8 +41,9 @@ options:
     description:
       - V(deploy) goes forward to a version, V(rollback) back to a release that the hosts still have.
       - V(catch_up) brings the version of the last rollout to those of its hosts that it deferred.
+      - V(repair) brings once more what they were left with to the hosts that drifted.
     type: str
-    choices: [deploy, rollback, catch_up]
+    choices: [deploy, rollback, catch_up, repair]
     default: deploy
   environment:
     description: The environment's name. Required if O(state=checked) or O(state=joined).
@@ -127,6 +128,15 @@ options:
     type: list
     elements: str
     default: []
+  mendable:
+    description: Of O(kind=repair), the hosts that drifted, as M(convoy.rollout.drift) returned them.
+    type: list
+    elements: str
+    default: []
+  releases:
+    description: Of O(kind=repair), the releases that hosts were left with, as M(convoy.rollout.drift) returned them.
+    type: dict
+    default: {}
   colours:
     description:
       - The inventory groups of the two colours, as C(rollout_colours) of the role P(convoy.rollout.rollout#role)

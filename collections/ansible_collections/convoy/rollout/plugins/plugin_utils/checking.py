@@ -66,7 +66,8 @@ def check(asked: Mapping[str, Any], forks: int, now: float) -> dict[str, Any]:
     if asked["kind"] == "rollback":
         return {**checked, "override": ""}
     checked["override"] = refuse_when_frozen(asked["freezes"], now, asked["freeze_override"])
-    return {**checked, **_resolve(asked, now)}
+    left = {"releases": asked["releases"]} if asked["kind"] == "repair" else {}
+    return {**checked, **left, **_resolve(asked, now)}
 
 
 def spec_of(asked: Mapping[str, Any]) -> RolloutSpec:

@@ -17,7 +17,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils import text
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import IN_FLIGHT
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import NewestRow
 
-FOREIGN = frozenset({"drop-in", "foreign-unit"})  # what is not Convoy's to change
+FOREIGN = frozenset({"drop-in", "foreign-file", "foreign-unit"})  # what is not Convoy's to change
 MOST_LINES = 100
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 
@@ -125,6 +125,8 @@ def lines(hosts: Sequence[HostDrift]) -> list[str]:
     left_out = len(by_finding) - len(rows) + sum(host.more for host in hosts)
     if left_out:
         told.append(f"and {left_out} more")
+    if any(finding.what in FOREIGN for finding in by_finding):
+        told.append(f"Convoy changes no {' or '.join(sorted(FOREIGN))}: remove it, or name it in drift_ignored")
     by_reason: dict[str, list[str]] = {}
     for host in hosts:
         if host.why:

@@ -9,17 +9,18 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
-from ansible_collections.convoy.rollout.plugins.plugin_utils import colours, fleet, preflight, text
+from ansible_collections.convoy.rollout.plugins.plugin_utils import colours, config_diff, fleet, preflight, text
 from ansible_collections.convoy.rollout.plugins.plugin_utils.checking import PASSED_ON, spec_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.colours import Draft
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Recorded
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import Plan, make_plan
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import RolloutSpec
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import RolloutSpec, SpecError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import HostStatus, Status
 from ansible_collections.convoy.rollout.plugins.plugin_utils.fleet import Reading
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.releases import version_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import (
     Opened,
     Rollouts,
@@ -59,14 +60,16 @@ def open_rollout(
     left_open = latest is not None and not latest.status.ended
     left_out: list[str] = []
     if checked["kind"] != "rollback" and not left_open:
-        policy = Unhealthy(checked["when_unhealthy"])
+        mends = checked["kind"] == "repair"  # what is ill is what it is for
+        policy = Unhealthy.GO_FIRST if mends else Unhealthy(checked["when_unhealthy"])
         readings, left_out = preflight.admit(readings, policy, checked["min_up"], members_up)
     draft = _draft(checked, latest, readings)
     plan, checked = draft.plan, {**checked, "version": checked["version"] or fleet.version_of(readings, draft.seen)}
     done = draft.done and not left_open
     warnings = [*fleet.unread(readings), *fleet.skewed(readings), *left_out]
+    differs = _config_lines(plan, readings, checked)
     if dry or done:
-        summary = _done_summary(draft, checked) if done else _plan_summary(plan, readings, checked)
+        summary = _done_summary(draft, checked) if done else [*_plan_summary(plan, readings, checked), *differs]
         return {"changed": False, "warnings": warnings, "idle": True, "order": [], "convoy": {"summary": summary}}
     facts = {key: checked.get(key) for key in RECORDED}
     if checked.get("builder"):
@@ -80,6 +83,7 @@ def open_rollout(
         *_opening_lines(opened, checked),
         *colours.opening_lines(draft, view),
         *text.plan_lines(plan, _notes(plan, readings, checked)),
+        *differs,
     ]
     gate = rollouts.gate(opened.rollout) if opened.gate_due else None
     told = {"lines": lines, "resume": retry}
@@ -87,8 +91,11 @@ def open_rollout(
 
 
 def refuse_going_below(rollouts: Rollouts, checked: Mapping[str, Any]) -> None:
-    """Raise ReplayedSerialError for a deployment of a release that is older than what was deployed."""
-    if checked["kind"] != "rollback" and checked.get("serial") is not None:
+    """Raise ReplayedSerialError for a deployment of a release that is older than what was deployed.
+
+    A repair goes to what is deployed, be that after a rollback.
+    """
+    if checked["kind"] not in ("rollback", "repair") and checked.get("serial") is not None:
         check_serial(checked["component"], checked["version"], checked["serial"], rollouts.serial_mark())
 
 
@@ -98,6 +105,8 @@ def _draft(checked: Mapping[str, Any], latest: RolloutView | None, readings: Seq
     if checked.get("colours"):
         return colours.draft(checked, spec, latest, readings, lambda: _target(checked, latest, readings))
     seen = fleet.targets_of(readings, _target(checked, latest, readings))
+    if checked["kind"] == "repair":
+        seen = {name: replace(facts, drifted=True) for name, facts in seen.items()}
     plan = make_plan(spec, list(seen.values()))
     done = all(host.status is HostStatus.CURRENT for host in plan.hosts)
     return Draft(plan, seen, done, {host.name: host.to_release for host in plan.hosts})
@@ -164,6 +173,38 @@ def stragglers(rollouts: Rollouts, hosts: Sequence[str]) -> dict[str, Any]:
     return {"version": view.facts["version"], "hosts": [host for host in hosts if host in deferred]}
 
 
+def drifted(rollouts: Rollouts, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The hosts that are to be mended, and the version that all of them were left with.
+
+    Raises ConvoyError where that is not one version, or where it is not decided yet what hosts ought to run.
+    """
+    view = rollouts.view()
+    if view is not None and not view.status.ended and view.facts["kind"] != "repair":
+        raise LedgerError(
+            f"rollout {view.id}, a {view.facts['kind']} of {view.facts['version']}, is open: let it end, or go on with "
+            "it, before anything is repaired"
+        )
+    if arguments["colours"]:
+        raise SpecError(
+            "rollout_colours: a repair goes host by host, and would put the colour on standby into service: deploy "
+            "the version again, which goes to the other colour"
+        )
+    hosts = arguments["mendable"]
+    versions = sorted({version_of(arguments["releases"][host]) for host in hosts})
+    if len(versions) > 1:
+        raise SpecError(
+            f"the hosts that drifted were left with several versions, {', '.join(versions)}: repair those of one at a "
+            "time, with -e rollout_target=..."
+        )
+    return {"hosts": hosts, "version": versions[0] if hosts else None}
+
+
+def nothing_drifted(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What is passed on where no host is to be mended."""
+    told = f"nothing to repair for {asked['component']} in {asked['environment']}"
+    return {**{key: asked[key] for key in PASSED_ON}, "stream": stream_of(asked), "convoy": {"lines": [told]}}
+
+
 def nothing_deferred(asked: Mapping[str, Any]) -> dict[str, Any]:
     """What is passed on where no host is to be caught up with."""
     told = f"nothing to do: the last rollout of {asked['component']} in {asked['environment']} deferred no host"
@@ -190,11 +231,30 @@ def _target(
     checked: Mapping[str, Any], latest: RolloutView | None, readings: Sequence[Reading]
 ) -> Callable[[Reading], str]:
     """What release a host is to run, as a function of its reading."""
+    if checked["kind"] == "repair":
+        return _as_left(checked)
     if checked["kind"] != "rollback":
         return lambda reading: release_id(checked["version"], checked["artifact_sha256"], reading.read["rendered"])
     if checked["version"]:
         return fleet.known_version(checked["version"])
     return _back_from_between(latest, readings) or fleet.last_good(readings)
+
+
+def _as_left(checked: Mapping[str, Any]) -> Callable[[Reading], str]:
+    """The release that the ledger says. Raises SpecError where the version would be another one of it today."""
+
+    def left(reading: Reading) -> str:
+        was = str(checked["releases"][reading.name])
+        now = release_id(checked["version"], checked["artifact_sha256"], reading.read["rendered"])
+        if now != was:
+            raise SpecError(
+                f"{reading.name}: the ledger says {was}, and the variables and templates of today make {now} of "
+                f"{checked['version']}: a repair changes no configuration. Deploy {checked['version']} to bring it, "
+                "or put variables and templates back"
+            )
+        return was
+
+    return left
 
 
 def _back_from_between(latest: RolloutView | None, readings: Sequence[Reading]) -> Callable[[Reading], str] | None:
@@ -234,6 +294,14 @@ def _done_summary(draft: Draft, checked: Mapping[str, Any]) -> list[str]:
 
 def _plan_summary(plan: Plan, readings: Sequence[Reading], checked: Mapping[str, Any]) -> list[str]:
     return ["check mode: this would be done, nothing was", *text.plan_lines(plan, _notes(plan, readings, checked))]
+
+
+def _config_lines(plan: Plan, readings: Sequence[Reading], checked: Mapping[str, Any]) -> list[str]:
+    """How the configuration of the hosts that move would change, where that was asked for."""
+    read = {reading.name: reading.read.get("config_diff", ()) for reading in readings}
+    if checked["kind"] == "rollback" or not any("config_diff" in reading.read for reading in readings):
+        return []
+    return config_diff.told({host.name: read[host.name] for host in plan.pending}) or ["no configuration changes"]
 
 
 def _notes(plan: Plan, readings: Sequence[Reading], checked: Mapping[str, Any]) -> dict[str, str]:

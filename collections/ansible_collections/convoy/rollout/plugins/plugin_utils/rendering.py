@@ -14,16 +14,20 @@ from typing import Any
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError, nearest
 
-CONFIG_KEYS = ("dest", "src", "mode")
-UNIT_KEYS = ("name", "src", "action")
+CONFIG_KEYS = ("dest", "src", "mode", "secret")
+UNIT_KEYS = ("name", "src", "action", "secret")
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """What a release adds to its artifact: ``config`` and ``units`` as the module ``release`` takes them."""
+    """What a release adds to its artifact: ``config`` and ``units`` as the module ``release`` takes them.
+
+    ``secrets`` are the names of those whose content is not to be shown. That is no part of the release.
+    """
 
     config: tuple[Mapping[str, str], ...]
     units: tuple[Mapping[str, str], ...]
+    secrets: frozenset[str] = frozenset()
 
     @property
     def digest(self) -> str:
@@ -36,6 +40,7 @@ def render(config: Sequence[Any], units: Sequence[Any], template: Callable[[str]
     return Rendered(
         tuple(_render(f"component_config[{n}]", item, CONFIG_KEYS, template) for n, item in enumerate(config)),
         tuple(_render(f"component_units[{n}]", item, UNIT_KEYS, template) for n, item in enumerate(units)),
+        frozenset(str(item.get("dest", item.get("name"))) for item in (*config, *units) if item.get("secret")),
     )
 
 
@@ -50,7 +55,9 @@ def _render(field: str, item: Any, keys: tuple[str, ...], template: Callable[[st
             raise SpecError(f"{field}: {key!r} is missing")
     if not isinstance(item.get("mode", ""), str):
         raise SpecError(f"{field}.mode: {item['mode']!r} is no string, YAML reads 0644 as 420: write it in quotes")
-    kept = {key: str(value) for key, value in item.items() if key != "src"}
+    if not isinstance(item.get("secret", False), bool):
+        raise SpecError(f"{field}.secret: {item['secret']!r} is neither true nor false")
+    kept = {key: str(value) for key, value in item.items() if key not in ("src", "secret")}
     return {**kept, "content": template(str(item["src"]))}
 
 

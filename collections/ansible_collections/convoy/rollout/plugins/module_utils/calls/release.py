@@ -57,6 +57,7 @@ def arguments() -> dict[str, Any]:
         "keep": {"type": "int", "default": 5},
         "confirm_within": {"type": "int", "default": 0},
         "strict": {"type": "bool", "default": False},
+        "mend": {"type": "bool", "default": False},
         "limits": {"type": "dict", "options": limits},
         "lock_timeout": {"type": "int", "default": 30},
     }
@@ -93,6 +94,7 @@ def order_of(params: dict[str, Any]) -> activation.Order:
         _given(params["gate"] or {}),
         params["keep"],
         params["confirm_within"],
+        params["mend"],
     )
 
 
@@ -113,8 +115,11 @@ def stage(host: Host, params: dict[str, Any], is_check: bool) -> dict[str, Any]:
     if staging.is_staged(host, wanted):
         host.done("verified")
         changed = not is_check and staging.ensure_noted(host, release)
+        if not is_check:
+            staging.forget_mended(host, release)
         return dict(host.outcome(release, changed), artifact_needed=False)
-    staging.check_not_in_use(host, release)
+    if not params["mend"]:
+        staging.check_not_in_use(host, release)
     staging.check_space(host, wanted)
     if params["artifact"] is None or is_check:
         return dict(host.outcome(release, is_check), artifact_needed=params["artifact"] is None)

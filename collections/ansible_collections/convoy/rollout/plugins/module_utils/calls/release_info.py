@@ -18,6 +18,11 @@ from ansible_collections.convoy.rollout.plugins.module_utils.tree import Tree
 
 def arguments() -> dict[str, Any]:
     """The argument spec."""
+    show = {
+        "kind": {"type": "str", "required": True, "choices": ["config", "unit"]},
+        "name": {"type": "str", "required": True},
+        "secret": {"type": "bool", "default": False},
+    }
     own = {
         "component": {"type": "str", "required": True},
         "root": {"type": "path"},
@@ -28,6 +33,7 @@ def arguments() -> dict[str, Any]:
             "options": {"name": {"type": "str", "required": True}},
         },
         "verify": {"type": "bool", "default": False},
+        "show": {"type": "list", "elements": "dict", "default": [], "options": show},
         "dependencies": gate.arguments()["probes"],
     }
     return dict(gate.arguments(), **own)
@@ -42,6 +48,8 @@ def look(params: dict[str, Any]) -> dict[str, Any]:
     facts = info.look(host, [names.unit(unit["name"]) for unit in params["units"]], params["verify"])
     facts["health"] = info.health(host, facts["active"], params["probes"] or [], params["gate"] or {})
     facts["dependencies"] = info.dependencies(host, params["dependencies"] or [])
+    if params["show"]:
+        facts["shown"] = info.shown(host, facts["active"], params["show"])
     facts["token"] = host.tree.token().value
     facts["place"] = host.tree.place()
     facts["free_bytes"], facts["free_inodes"] = host.tree.free()

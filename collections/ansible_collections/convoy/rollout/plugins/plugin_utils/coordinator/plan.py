@@ -46,7 +46,10 @@ class Sighting(StrEnum):
 
 @dataclass(frozen=True)
 class HostFacts:
-    """What was read from one host. ``target`` is the release it ought to run, ``active`` the one that it runs."""
+    """What was read from one host. ``target`` is the release it ought to run, ``active`` the one that it runs.
+
+    ``drifted``: it is not as that release was deployed, so that it has to be deployed again.
+    """
 
     name: str
     target: str
@@ -56,10 +59,12 @@ class HostFacts:
     confirmed: bool = True
     in_service: bool = True
     reachable: bool = True
+    drifted: bool = False
 
     def settled_on(self, release: str | None) -> bool:
         """Whether it runs ``release`` for good: healthy, confirmed, and in service. None: whether it runs nothing."""
-        return self.reachable and self.active == release and (release is None or self.serves)
+        there = self.reachable and self.active == release and not self.drifted
+        return there and (release is None or self.serves)
 
     def sighting(self, release: str | None) -> Sighting:
         """What is seen of it, where ``release`` is wanted."""

@@ -6,17 +6,21 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
-from ansible_collections.convoy.rollout.plugins.module_utils import activation, record
+from ansible_collections.convoy.rollout.plugins.module_utils import activation, process, record, staging
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import (
     ActivationError,
     GateError,
     NotIntactError,
     TreeError,
 )
+from ansible_collections.convoy.rollout.plugins.module_utils.unpack import Limits
 
 
 def deploy(world: Any, version: str, rollout: str = "r-1", token: int = 1, **fields: Any) -> dict[str, Any]:
@@ -72,6 +76,41 @@ def test_active_and_healthy_is_left_alone(world: Any) -> None:
     assert result["gate"]["verdict"] == "pass"
     assert (world.events(), world.supervisor.running()) == (before, pids)
     assert set(world.supervisor.calls) == {"show"}
+
+
+def test_a_release_that_drifted_is_mended_and_restarted_though_it_seems_well(world: Any) -> None:
+    release = world.stage("1.0.0")
+    activation.activate(world.host(), world.order(release))
+    before = world.supervisor.running()
+    (world.root / "releases" / release / "version").write_text("9.9.9")
+    world.supervisor.disable(["hello.service"])
+    host = world.host("r-2", 2)
+    staging.stage(host, *world.wanted("1.0.0"), Limits(), strict=False)
+    result = activation.activate(host, world.order(release, mend=True))
+    assert (result["changed"], result["active"]) == (True, release)
+    assert (world.root / "releases" / release / "version").read_text() == "1.0.0"
+    assert world.supervisor.running() != before
+    assert world.supervisor.enabled() == {"hello.service"}
+    assert world.events()[-2:] == ["activating 1.0.0", "good 1.0.0"]
+
+
+def test_a_process_beside_the_unit_is_ended_when_a_release_is_mended(world: Any) -> None:
+    unit = world.service(f"ExecStart={sys.executable} run.py\n")
+    files = {"run.py": b"import time; time.sleep(60)"}
+    release = world.stage("1.0.0", units=[unit], files=files)
+    activation.activate(world.host(), world.order(release))
+    beside = subprocess.Popen([sys.executable, "run.py"], cwd=world.root / "current")
+    editor = subprocess.Popen(["sleep", "60"], cwd=world.root / "current")
+    try:
+        while not process.strays(str(world.root / "releases"), ["hello.service"], [sys.executable]):
+            assert beside.poll() is None
+        activation.activate(world.host(), world.order(release, mend=True))
+        assert beside.wait(10) == -signal.SIGTERM
+        assert editor.poll() is None
+    finally:
+        for one in (beside, editor):
+            one.kill()
+            one.wait()
 
 
 def test_units_are_read_again_only_when_their_text_changed(world: Any) -> None:

@@ -259,7 +259,7 @@ def lose_record(world: Any, place: Path) -> None:
     [
         (damage_at_the_same_size, ("file", "version")),
         (loosen, ("file", "version")),
-        (add, ("file", "more")),
+        (add, ("foreign-file", "more")),
         (edit_unit, ("unit", "hello.service")),
         (switch, ("release", "current")),
         (stop, ("state", "hello.service")),

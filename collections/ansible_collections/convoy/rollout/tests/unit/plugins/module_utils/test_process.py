@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.convoy.rollout.plugins.module_utils import process
+from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
 from ansible_collections.convoy.rollout.plugins.module_utils.process import Process
 
 
@@ -131,3 +133,24 @@ def test_children_are_told_from_those_of_others() -> None:
         child.communicate(b"\n")
     assert child.pid not in [one.pid for one in process.children(os.getpid())]
     assert process.title(child.pid) == ""
+
+
+STUBBORN = "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); sys.stdin.read()"
+
+
+@pytest.mark.parametrize(
+    ("program", "with_what"),
+    [("import sys; print(flush=True); sys.stdin.read()", signal.SIGTERM), (STUBBORN, signal.SIGKILL)],
+)
+def test_a_process_is_asked_to_end_before_it_is_killed(program: str, with_what: signal.Signals) -> None:
+    child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    child.stdout.readline()
+    read = process.read(child.pid)
+    assert read is not None
+    process.end(child.pid, read.started_ticks + 1, Clock())
+    assert child.poll() is None
+    process.end(child.pid, read.started_ticks, Clock(), patience=0.3)
+    child.communicate()
+    assert child.returncode == -with_what
+    process.end(child.pid, read.started_ticks, Clock())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -232,3 +233,66 @@ def test_only_what_nobody_needs_is_removed(world: Any) -> None:
     assert staging.remove(host, "1.0.0-abc") is False
     assert host.tree.present() == {"1.1.0-abc", "1.2.0-abc"}
     assert world.events()[-1] == "removed 1.0.0"
+
+
+def damaged(world: Any) -> tuple[Any, str, str]:
+    """A release in service whose files somebody changed; how it is wanted, its artifact, and its directory."""
+    wanted, artifact = world.wanted("1.0.0", {"bin/run": b"run", "etc/deep/a": b"a"})
+    world.stage("1.0.0", files={"bin/run": b"run", "etc/deep/a": b"a"})
+    os.symlink(f"releases/{wanted.release}", world.root / "current")
+    place = world.root / "releases" / wanted.release
+    (place / "version").write_text("9.9.9")
+    (place / "bin" / "run").unlink()
+    shutil.rmtree(place / "etc")
+    os.symlink("/tmp", place / "etc")
+    return wanted, artifact, str(place)
+
+
+def test_damaged_release_that_serves_is_mended_from_a_copy_beside_it(world: Any) -> None:
+    wanted, artifact, place = damaged(world)
+    host = world.host()
+    staging.stage(host, wanted, artifact, Limits(), strict=False)
+    assert Path(place, "version").read_text() == "9.9.9"  # nothing live is touched yet
+    Path(place, "more").touch()
+    staging.mend(host, wanted.release)
+    assert record.compare(host.tree.read_record(wanted.release), place) == record.Comparison((), ("more",))
+    assert not os.path.exists(host.tree.mended(wanted.release))
+    assert staging.is_staged(host, wanted)
+
+
+def test_mending_that_was_killed_is_done_again(world: Any) -> None:
+    wanted, artifact, place = damaged(world)
+    host = world.host()
+    staging.stage(host, wanted, artifact, Limits(), strict=False)
+    os.rename(os.path.join(host.tree.mended(wanted.release), "version"), os.path.join(place, "version"))
+    host.begin()
+    assert not staging.is_staged(host, wanted)
+    staging.stage(host, wanted, artifact, Limits(), strict=False)
+    staging.mend(host, wanted.release)
+    assert staging.is_staged(host, wanted)
+
+
+def test_a_directory_in_the_place_of_a_file_is_left(world: Any) -> None:
+    wanted, artifact, place = damaged(world)
+    os.unlink(os.path.join(place, "version"))
+    os.mkdir(os.path.join(place, "version"))
+    host = world.host()
+    staging.stage(host, wanted, artifact, Limits(), strict=False)
+    with pytest.raises(TreeError, match="version is a directory, and a file of the release belongs there: move it"):
+        staging.mend(host, wanted.release)
+
+
+def test_nothing_is_mended_without_a_copy(world: Any) -> None:
+    wanted, _artifact, place = damaged(world)
+    staging.mend(world.host(), wanted.release)
+    assert Path(place, "version").read_text() == "9.9.9"
+
+
+def test_release_whose_record_cannot_be_read_is_brought_anew(world: Any) -> None:
+    wanted, _artifact = world.wanted("1.0.0")
+    world.stage("1.0.0")
+    host = world.host()
+    Path(host.tree.record_path(wanted.release)).write_text("garbled")
+    assert not staging.is_staged(host, wanted)
+    world.stage("1.0.0")
+    assert staging.is_staged(host, wanted)

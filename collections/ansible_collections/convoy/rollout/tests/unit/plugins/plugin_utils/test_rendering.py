@@ -49,7 +49,7 @@ def test_nothing_is_a_release_too() -> None:
     ("item", "complaint"),
     [
         ({**CONFIG, "dst": "x"}, r"component_config\[1\]: unknown key 'dst': did you mean 'dest'\?"),
-        ({**CONFIG, "owner": "x"}, r"component_config\[1\]: unknown key 'owner': known are dest, mode, src"),
+        ({**CONFIG, "owner": "x"}, r"component_config\[1\]: unknown key 'owner': known are dest, mode, secret, src"),
         ({"dest": "a"}, r"component_config\[1\]: 'src' is missing"),
         ({"src": "a"}, r"component_config\[1\]: 'dest' is missing"),
         ("hello.json", r"component_config\[1\]: 'hello\.json' is no mapping: write it with dest, src, mode"),
