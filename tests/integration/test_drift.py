@@ -1,18 +1,20 @@
 # Copyright (c) the Convoy contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""drift.yml names what somebody changed, repair.yml mends it by a rollout, and what is not Convoy's is left."""
+"""What somebody changed on hosts is named, and mended by a rollout; what a deployment will change is shown before."""
 
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .environment import Environment
+from .environment import ALL_AT_ONCE, Environment
+from .fleet import BIN
 
 # How somebody changes a host, and what is found: what and which.
 SAME_SIZE = "sed -i s/Hello/Hallo/ /srv/hello/current/etc/hello.json"
@@ -42,7 +44,7 @@ def found(path: Path) -> dict[str, list[tuple[str, str]]]:
 @pytest.fixture
 def few(on_1_1_0: Environment) -> Iterator[dict[str, Any]]:
     """Four hosts, on which nothing of these tests stays."""
-    yield {"rollout_target": ",".join(on_1_1_0.hosts[:4])}
+    yield {"rollout_target": ",".join(on_1_1_0.hosts[:4]), "rollout_phases": ALL_AT_ONCE}
     on_1_1_0.fleet.shell("app3", f"rm -rf {Path(DROP_IN).parent}; systemctl daemon-reload")
 
 
@@ -116,3 +118,27 @@ def test_what_is_not_convoys_is_named_and_left_and_what_was_not_seen_is_no_drift
         assert "nothing to repair" in left.said
         ignored = on_1_1_0.run("drift.yml", drift_ignored=[f"{Path(DROP_IN).parent}/*"], **few)
     assert ignored.rc == 0, ignored.said
+
+
+def test_what_a_deployment_would_change_of_configuration_is_shown_but_for_secrets(
+    on_1_1_0: Environment, few: dict[str, Any], tmp_path: Path
+) -> None:
+    password = tmp_path / "password"
+    password.write_text("of the vault\n")
+    vault = on_1_1_0.inventory / "group_vars" / "all" / "vault.yml"
+    encrypt = [str(BIN / "ansible-vault"), "encrypt_string", "--vault-password-file", str(password)]
+    done = subprocess.run([*encrypt, "hunter22", "--name", "vault_word"], capture_output=True, text=True, check=True)
+    looks = ["--check", "--diff", "--vault-password-file", str(password)]
+    try:
+        vault.write_text(done.stdout)
+        with on_1_1_0.untouched(), on_1_1_0.host_variables("app3", hello_greeting="Moin {{ vault_word }}"):
+            shown = on_1_1_0.deploy("1.1.0", *looks, hello_settings={"workers": 3}, **few)
+    finally:
+        vault.unlink()
+    assert shown.rc == 0, shown.said
+    assert "config etc/hello.json changed: app1, app2, app4" in shown.summary
+    assert shown.summary.count('+    "workers": 3') == 1
+    assert "config etc/hello.json changed (secret): app3" in shown.summary
+    assert "unit hello.service" not in shown.summary
+    assert "hunter22" not in shown.said
+    assert "Moin" not in shown.said

@@ -61,7 +61,7 @@ def inventories(root: Path, files: list[Path]) -> list[Path]:
 def test_the_root_offers_the_playbooks_of_every_day(playbooks: list[Path]) -> None:
     offered = {path.name for path in playbooks if path.parent == Path()}
     every_day = {"deploy.yml", "catch_up.yml", "rollback.yml", "status.yml", "gate.yml", "ledger.yml"}
-    every_day |= {"depot.yml", "promote.yml"}
+    every_day |= {"depot.yml", "promote.yml", "drift.yml", "repair.yml"}
     steering = {"pause.yml", "resume.yml", "advance.yml", "abort.yml", "unlock.yml"}
     assert offered == every_day | steering
 

@@ -20,7 +20,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec im
 from ansible_collections.convoy.rollout.plugins.plugin_utils.drift import Expectation, HostDrift, Verdict
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts, stream_of
-from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger, LedgerError
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger
 from ansible_collections.convoy.rollout.plugins.plugin_utils.run import command, this_run
 from ansible_collections.convoy.rollout.plugins.plugin_utils.text import names
 from ansible_collections.convoy.rollout.plugins.plugin_utils.variables import refuse_unknown
@@ -53,14 +53,19 @@ class ActionModule(ControllerAction):
     }
 
     def perform(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Result:
-        """Do the step that ``state`` names. A ledger that cannot be read leaves everything unknown."""
+        """Do the step that ``state`` names. Whatever keeps it from telling is no drift, and leaves all unknown."""
+        try:
+            return self._perform(arguments, task_vars)
+        except DriftedError:
+            raise
+        except ConvoyError as error:
+            return {"unreachable": True, "changed": False, "reason": error.reason, "msg": str(error)}
+
+    def _perform(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Result:
         refuse_unknown(task_vars)
         if not arguments["hosts"]:
             raise SpecError("rollout_target: no host matches: check the group's name and the inventory given with -i")
-        try:
-            known = _expectations(arguments)
-        except LedgerError as error:
-            return {"unreachable": True, "changed": False, "reason": error.reason, "msg": str(error)}
+        known = _expectations(arguments)
         if arguments["state"] == "expected":
             return {"changed": False, "expected": {host: asdict(one) for host, one in known.items()}}
         hostvars = task_vars["hostvars"]

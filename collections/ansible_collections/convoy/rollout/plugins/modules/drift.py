@@ -15,8 +15,8 @@ author:
 description:
   - With O(state=expected) reads in the ledger which release each host was left with. With O(state=compared) puts beside
     that what M(convoy.rollout.drift_info) said of the hosts meanwhile, registered as C(component_drift).
-  - Fails where a host drifted. Where none did, but not every host could be looked at, or the ledger could not be read,
-    it is unreachable, so that the two can be told apart by the exit code, which is 2 and 4.
+  - Fails where a host drifted. Where that cannot be told, because a host could not be looked at, the ledger could not
+    be read, or a variable is wrong, it is unreachable instead, so that the exit code tells the two apart, 2 and 4.
 options:
   state:
     description: Which half of the work is done.

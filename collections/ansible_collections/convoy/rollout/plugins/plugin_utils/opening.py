@@ -180,9 +180,9 @@ def drifted(rollouts: Rollouts, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """
     view = rollouts.view()
     if view is not None and not view.status.ended and view.facts["kind"] != "repair":
+        what = f"a {view.facts['kind']} of {view.facts.get('version')}"
         raise LedgerError(
-            f"rollout {view.id}, a {view.facts['kind']} of {view.facts['version']}, is open: let it end, or go on with "
-            "it, before anything is repaired"
+            f"rollout {view.id}, {what}, is open: let it end, or go on with it, before anything is repaired"
         )
     if arguments["colours"]:
         raise SpecError(

@@ -1,7 +1,7 @@
 # Copyright (c) the Convoy contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where a rollback goes that names no version."""
+"""Where a rollback goes that names no version, and a repair."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from sqlalchemy import text
 from ansible_collections.convoy.rollout.plugins.plugin_utils.checking import spec_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import ended
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import Health, HostFacts, make_plan
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import Status
 from ansible_collections.convoy.rollout.plugins.plugin_utils.fleet import FleetError, Reading
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts, Run
-from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger, schema
-from ansible_collections.convoy.rollout.plugins.plugin_utils.opening import open_rollout
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger, LedgerError, schema
+from ansible_collections.convoy.rollout.plugins.plugin_utils.opening import drifted, open_rollout
+from ansible_collections.convoy.rollout.plugins.plugin_utils.rendering import release_id
 
 OLDEST, OLD, NEW = "1.0.0-aaaaaaaaaaaa", "1.1.0-bbbbbbbbbbbb", "1.2.0-cccccccccccc"
 GOOD = {OLDEST: [OLDEST], OLD: [OLD, OLDEST], NEW: [NEW, OLD, OLDEST]}
@@ -134,3 +136,53 @@ def test_a_rollback_of_a_change_of_configuration_takes_back_that_change(tmp_path
     read = {"active": configured, "good": good, "last_good": OLD, "releases": known, "health": {"verdict": "pass"}}
     found = rollouts(tmp_path, "deploy", {"app1": (OLD, configured)}, Status.SUCCEEDED)
     assert goals(found, Reading("app1", read), Reading("app2", read)) == {"app1": OLD, "app2": OLD}
+
+
+ARTIFACT, RENDERED = "a" * 64, "b" * 64
+LEFT = release_id("1.1.0", ARTIFACT, RENDERED)
+
+
+def repair(tmp_path: Path, left: str, health: str = "pass", **checked: Any) -> list[str]:
+    """What is planned for a host that runs LEFT and drifted, where the ledger says that it was left with ``left``."""
+    read = {"active": LEFT, "good": [LEFT], "rendered": RENDERED, "health": {"verdict": health}}
+    asked = {"kind": "repair", "version": "1.1.0", "artifact_sha256": ARTIFACT, "releases": {"app1": left}, "serial": 1}
+    found = rollouts(tmp_path, "deploy", {"app1": (OLD, LEFT)}, Status.SUCCEEDED)
+    told = open_rollout(found, {**ROLLBACK, **asked, **checked}, [Reading("app1", read)], "", dry=True)
+    lines: list[str] = told["convoy"]["summary"]
+    return lines
+
+
+@pytest.mark.parametrize("health", ["pass", "fail"])
+def test_a_host_that_drifted_goes_to_what_it_runs_already(tmp_path: Path, health: str) -> None:
+    lines = repair(tmp_path, LEFT, health, when_unhealthy="fail")
+    assert any(line.split()[:4] == ["app1", LEFT, "->", LEFT] for line in lines)
+
+
+def test_a_repair_changes_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=f"the ledger says {OLD}, and the variables and templates of today make {LEFT}"):
+        repair(tmp_path, OLD)
+
+
+def mendable(releases: dict[str, str], **asked: Any) -> dict[str, Any]:
+    return {"mendable": list(releases), "releases": releases, "colours": {}, **asked}
+
+
+def test_hosts_of_one_version_are_repaired_together(tmp_path: Path) -> None:
+    found = rollouts(tmp_path, "deploy", {"app1": (None, OLD)}, Status.SUCCEEDED)
+    both = mendable({"app1": OLD, "app2": "1.1.0-dddddddddddd"})
+    assert drifted(found, both) == {"hosts": ["app1", "app2"], "version": "1.1.0"}
+    assert drifted(found, mendable({})) == {"hosts": [], "version": None}
+    with pytest.raises(SpecError, match=r"several versions, 1\.1\.0, 1\.2\.0: repair those of one at a time"):
+        drifted(found, mendable({"app1": OLD, "app2": NEW}))
+    with pytest.raises(SpecError, match="rollout_colours: a repair goes host by host"):
+        drifted(found, mendable({"app1": OLD}, colours={"blue": ["app1"]}))
+
+
+@pytest.mark.parametrize(("kind", "refused"), [("deploy", True), ("rollback", True), ("repair", False)])
+def test_nothing_is_repaired_while_another_rollout_is_open(tmp_path: Path, kind: str, refused: bool) -> None:
+    found = rollouts(tmp_path, kind, {"app1": (None, OLD)}, None)
+    if refused:
+        with pytest.raises(LedgerError, match=f"rollout the-last-one, a {kind} of .*, is open: let it end"):
+            drifted(found, mendable({"app1": OLD}))
+    else:
+        assert drifted(found, mendable({"app1": OLD}))["hosts"] == ["app1"]
