@@ -51,7 +51,7 @@ class ActionModule(ControllerAction):
         "freezes": {"type": "list", "elements": "dict", "default": []},
         "freeze_override": {"type": "str", "default": ""},
         "hosts": {"type": "list", "elements": "str", "default": []},
-        "mendable": {"type": "list", "elements": "str", "default": []},
+        "mendable": {"type": "list", "elements": "str"},
         "releases": {"type": "dict", "default": {}},
         "colours": {"type": "raw", "default": {}},
         "phases": {"type": "raw"},

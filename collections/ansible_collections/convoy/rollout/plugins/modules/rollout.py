@@ -129,12 +129,11 @@ options:
     elements: str
     default: []
   mendable:
-    description: Of O(kind=repair), the hosts that drifted, as M(convoy.rollout.drift) returned them.
+    description: For O(kind=repair), the hosts that drifted, as M(convoy.rollout.drift) returned them.
     type: list
     elements: str
-    default: []
   releases:
-    description: Of O(kind=repair), the releases that hosts were left with, as M(convoy.rollout.drift) returned them.
+    description: For O(kind=repair), the releases that hosts were left with, as M(convoy.rollout.drift) returned them.
     type: dict
     default: {}
   colours:

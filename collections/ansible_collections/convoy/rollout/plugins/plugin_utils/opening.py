@@ -178,6 +178,8 @@ def drifted(rollouts: Rollouts, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises ConvoyError where that is not one version, or where it is not decided yet what hosts ought to run.
     """
+    if arguments["mendable"] is None:
+        raise SpecError("rollout_kind: a repair begins with a look at the hosts: run repair.yml instead")
     view = rollouts.view()
     if view is not None and not view.status.ended and view.facts["kind"] != "repair":
         what = f"a {view.facts['kind']} of {view.facts.get('version')}"

@@ -174,6 +174,8 @@ def test_hosts_of_one_version_are_repaired_together(tmp_path: Path) -> None:
     assert drifted(found, mendable({})) == {"hosts": [], "version": None}
     with pytest.raises(SpecError, match=r"several versions, 1\.1\.0, 1\.2\.0: repair those of one at a time"):
         drifted(found, mendable({"app1": OLD, "app2": NEW}))
+    with pytest.raises(SpecError, match=r"begins with a look at the hosts: run repair\.yml instead"):
+        drifted(found, mendable({}, mendable=None))
     with pytest.raises(SpecError, match="rollout_colours: a repair goes host by host"):
         drifted(found, mendable({"app1": OLD}, colours={"blue": ["app1"]}))
 
