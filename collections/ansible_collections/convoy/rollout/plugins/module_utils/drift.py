@@ -30,6 +30,8 @@ MOST_FINDINGS = 50
 _MOST_STRANGERS = 10_000
 # Seconds by which a clock may have been set back since a release was activated, as far as hosts are deployed to at all.
 _CLOCK_ALLOWANCE = 300.0
+# Where distributions keep what they add to all services.
+_OF_THE_SYSTEM = ("/usr/", "/lib/")
 _THERE, _NOT_THERE = "there", "not there"
 
 
@@ -138,7 +140,8 @@ def of_services(wanted: Sequence[Unit], directory: str, services: Services) -> I
         if status.fragment and status.fragment != path:
             yield Finding("foreign-unit", unit.name, f"loaded from {path}", f"loaded from {status.fragment}")
         for drop_in in status.drop_ins:
-            yield Finding("drop-in", drop_in, _NOT_THERE, _THERE)
+            if not drop_in.startswith(_OF_THE_SYSTEM):
+                yield Finding("drop-in", drop_in, _NOT_THERE, _THERE)
         boot = {True: "enabled", False: "disabled"}[units.is_installable(unit)]
         if status.file_state in ("enabled", "disabled") and status.file_state != boot:
             yield Finding("enabled", unit.name, boot, status.file_state)

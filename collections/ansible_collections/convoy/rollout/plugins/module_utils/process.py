@@ -109,8 +109,8 @@ def strays(releases: str, owners: Sequence[str], programs: Iterable[str], proc: 
 
 def end(pid: int, started_ticks: int, clock: Clock, patience: float = 10.0) -> None:
     """End a process, which may take so many seconds for it before it is killed; never another one of its number."""
-    deadline = clock.now() + patience
     for number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = clock.now() + patience
         try:
             if _started(pid) != started_ticks:
                 return

@@ -119,6 +119,7 @@ def test_unit_files() -> None:
         ({}, None),
         ({"file_state": "disabled"}, Finding("enabled", "hello.service", "enabled", "disabled")),
         ({"drop_ins": ("/u/x.conf",)}, Finding("drop-in", "/u/x.conf", "not there", "there")),
+        ({"drop_ins": ("/usr/lib/systemd/system/service.d/10-timeout.conf",)}, None),
         (
             {"fragment": "/run/hello.service"},
             Finding("foreign-unit", "hello.service", "loaded from /u/hello.service", "loaded from /run/hello.service"),

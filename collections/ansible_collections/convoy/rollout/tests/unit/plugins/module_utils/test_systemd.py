@@ -24,6 +24,8 @@ ActiveState=active
 SubState=running
 UnitFileState=enabled
 NeedDaemonReload=yes
+FragmentPath=/etc/systemd/system/hello.service
+DropInPaths=/etc/systemd/system/hello.service.d/a.conf /run/systemd/system/hello.service.d/b.conf
 
 Id=hello.timer
 LoadState=loaded
@@ -44,7 +46,20 @@ NeedDaemonReload=no
 
 def test_answer_about_several_units() -> None:
     assert parse_show(ANSWER) == [
-        UnitStatus("hello.service", "loaded", "active", "running", "simple", "success", 4711, "enabled", 2, True),
+        UnitStatus(
+            "hello.service",
+            "loaded",
+            "active",
+            "running",
+            "simple",
+            "success",
+            4711,
+            "enabled",
+            2,
+            True,
+            "/etc/systemd/system/hello.service",
+            ("/etc/systemd/system/hello.service.d/a.conf", "/run/systemd/system/hello.service.d/b.conf"),
+        ),
         UnitStatus("hello.timer", "loaded", "active", "waiting", file_state="static"),
         UnitStatus("gone.service", "not-found", "inactive", "dead"),
     ]
