@@ -26,7 +26,7 @@ from ansible_collections.convoy.rollout.plugins.module_utils.tree import Current
 from ansible_collections.convoy.rollout.plugins.module_utils.units import UnitFile
 
 MOST_FINDINGS = 50
-# Files beyond those of the release, after which a directory is not looked through any further.
+# Files beyond those of the release, after which its directory is not looked through any further.
 _MOST_STRANGERS = 10_000
 # Seconds by which a clock may have been set back since a release was activated, as far as hosts are deployed to at all.
 _CLOCK_ALLOWANCE = 300.0
@@ -63,8 +63,8 @@ class Services:
     strays: Sequence[Stray] = ()
 
 
-class OutOfTimeError(ConvoyTargetError):
-    """There was not enough time to look at everything."""
+class IncompleteError(ConvoyTargetError):
+    """Not everything could be looked at, in the time that there was or at all."""
 
 
 # --- what differs: pure ------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def look(host: Host, request: Request) -> dict[str, Any]:
     try:
         for finding in without(request.ignored, _findings(host, release, current, request.digests, deadline)):
             found.append(finding)
-    except OutOfTimeError as error:
+    except IncompleteError as error:
         incomplete = error.message
     return {
         "active": current.release if current.kind == "release" else None,
@@ -209,7 +209,7 @@ def look(host: Host, request: Request) -> dict[str, Any]:
 
 
 class _Deadline:
-    """Raises OutOfTimeError when the time is over."""
+    """Raises IncompleteError when the time is over."""
 
     def __init__(self, host: Host, seconds: float) -> None:
         self._clock, self._seconds = host.clock, seconds
@@ -217,7 +217,7 @@ class _Deadline:
 
     def __call__(self) -> None:
         if self._clock.now() > self._end:
-            raise OutOfTimeError(
+            raise IncompleteError(
                 f"{self._seconds:g} s were not enough to read all files; give more, or ask for no digests"
             )
 
@@ -275,7 +275,7 @@ def _survey(directory: str, recorded: Record, digests: bool, deadline: Callable[
     seen: dict[str, Seen] = {}
     for path, status in records.walk(directory):
         if len(seen) > len(expected) + _MOST_STRANGERS:
-            break
+            raise IncompleteError(f"{directory} holds over {_MOST_STRANGERS} files that are not of the release")
         seen[path] = _seen(os.path.join(directory, path), status, expected.get(path), digests, deadline)
         deadline()
     return seen

@@ -296,6 +296,17 @@ def test_no_more_findings_than_can_be_read(world: Any) -> None:
     assert (len(facts["findings"]), facts["more"]) == (50, 10)
 
 
+def test_a_directory_that_is_flooded_is_not_looked_through(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file counts as missing only because it was not come to."""
+    release = deploy(world, "1.1.0")
+    monkeypatch.setattr(drift, "_MOST_STRANGERS", 10)
+    for number in range(20):
+        (world.root / "releases" / release / f"more{number}").touch()
+    facts = look(world)
+    assert facts["incomplete"].endswith("holds over 10 files that are not of the release")
+    assert facts["findings"] == []
+
+
 def test_a_look_that_takes_too_long_says_so(world: Any) -> None:
     deploy(world, "1.1.0")
     world.supervisor.stop(["hello.service"])
