@@ -34,6 +34,7 @@ FILES = 300
 TOTAL = 5_000_000
 OVERHEAD = 150_000  # bytes: the connection, the arguments with the manifest, the library where it is not settled yet
 CLEAN = f"rm -rf {ROOT}"
+NOTHING = {"way": "none", "calls": 1, "bytes": 0, "base": None, "reused": 0, "fallback": None}
 
 Contents = dict[str, bytes]
 
@@ -98,10 +99,10 @@ class Depot:
         read = self.fleet.module(HOST, "convoy.rollout.release_info", {"component": "transfer", "root": ROOT})
         return {"releases": read["releases"], "lacking": True}
 
-    def stage(self, published: Published, **arguments: Any) -> tuple[dict[str, Any], int]:
+    def stage(self, published: Published, *options: str, **arguments: Any) -> tuple[dict[str, Any], int]:
         """The result of staging, and how many bytes the host has received meanwhile. What is there is compared."""
         before = int(self.fleet.shell(HOST, RECEIVED))
-        result = self.fleet.module(HOST, "convoy.rollout.release", {**published.arguments, **arguments})
+        result = self.fleet.module(HOST, "convoy.rollout.release", {**published.arguments, **arguments}, *options)
         received = int(self.fleet.shell(HOST, RECEIVED)) - before
         assert not result["failed"], result
         release = f"{ROOT}/releases/{published.arguments['release']}"
@@ -118,105 +119,61 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def contents_of(changed: int = 0) -> Contents:
-    """Files that do not pack, of which so many are other ones than in the first version."""
+def contents_of(changed: int = 0, seed: str = "") -> Contents:
+    """Files that do not pack, of which so many are other ones than in the first version, by a seed."""
     dice = random.Random(1)
     size = TOTAL // FILES
     contents = {f"lib/part{n % 20}/file{n}": dice.randbytes(size) for n in range(FILES)}
     for path in sorted(contents)[:changed]:
-        contents[path] = random.Random(path).randbytes(size)
+        contents[path] = random.Random(seed + path).randbytes(size)
     return contents
 
 
-@pytest.fixture
-def depot(fleet: Fleet, tmp_path: Path) -> Iterator[Depot]:
-    """A depot, and a host that has nothing of it."""
+@pytest.fixture(scope="module")
+def depot(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Depot]:
+    """A depot, and a host that has its 1.0.0 active and nothing else of it."""
     fleet.shell(HOST, CLEAN)
-    yield Depot(fleet, tmp_path)
-    fleet.shell(HOST, CLEAN)
-
-
-@pytest.fixture
-def on_first(depot: Depot) -> Depot:
-    """The same with 1.0.0 active."""
+    depot = Depot(fleet, tmp_path_factory.mktemp("depot"))
     first = depot.publish("1.0.0", contents_of())
-    result, received = depot.stage(first, lacking=True)
-    assert result["transfer"] == {
-        "way": "whole", "calls": 1, "bytes": first.size, "base": None, "reused": 0, "fallback": None,
-    }  # fmt: skip
+    result, received = depot.stage(first, transfer="delta", **depot.known())
+    assert result["transfer"] == {**NOTHING, "way": "whole", "bytes": first.size}
     assert received > first.size
     release = first.arguments["release"]
     active = {key: first.arguments[key] for key in ("component", "root", "token", "rollout")}
     probe = [{"kind": "command", "argv": ["true"]}]
-    done = depot.fleet.module(
-        HOST, "convoy.rollout.release", {**active, "state": "active", "release": release, "probes": probe}
-    )
-    assert done["active"] == release, done
-    return depot
+    asked = {**active, "state": "active", "release": release, "probes": probe}
+    assert depot.fleet.module(HOST, "convoy.rollout.release", asked)["active"] == release
+    yield depot
+    fleet.shell(HOST, CLEAN)
 
 
-def test_an_artifact_that_a_host_has_is_not_sent_again(on_first: Depot) -> None:
-    configured = on_first.publish("1.0.0", contents_of(), {"etc/transfer.ini": "port = 1\n"})
-    result, received = on_first.stage(configured, **on_first.known())
+def test_an_artifact_that_a_host_has_is_not_sent_again(depot: Depot) -> None:
+    configured = depot.publish("1.0.0", contents_of(), {"etc/transfer.ini": "port = 1\n"})
+    result, received = depot.stage(configured, **depot.known())
     assert (result["transfer"]["way"], result["transfer"]["calls"]) == ("delta", 1)
     assert received < OVERHEAD
-    again, received = on_first.stage(configured, **on_first.known(), transfer="pull", url="http://127.0.0.1:1/")
-    assert (again["changed"], again["transfer"]["bytes"]) == (False, 0)
+    again, received = depot.stage(configured, transfer="pull", url="http://127.0.0.1:1/")
+    assert (again["changed"], again["transfer"]) == (False, NOTHING)
     assert received < OVERHEAD
 
 
-def test_what_configuration_replaced_is_sent(on_first: Depot) -> None:
-    path = min(contents_of())
-    on_first.stage(on_first.publish("1.0.0", contents_of(), {path: "replaced\n"}), **on_first.known())
-    known = on_first.known()
-    known["releases"] = [release for release in known["releases"] if release["state"] == "staged"]
-    elsewhere = on_first.publish("1.0.0", contents_of(), {"etc/transfer.ini": "port = 2\n"})
-    result, _received = on_first.stage(elsewhere, **known)
-    assert result["transfer"]["way"] == "whole"
-    assert f"has no file with the content of {path!r}" in result["transfer"]["fallback"]
-
-
-@pytest.mark.parametrize("knows", [True, False])
-def test_five_per_cent_changed_are_less_than_ten_per_cent_sent(on_first: Depot, knows: bool) -> None:
-    second = on_first.publish("1.1.0", contents_of(changed=FILES // 20))
-    known = on_first.known() if knows else {}
-    result, received = on_first.stage(second, transfer="delta", **known)
-    assert result["transfer"]["way"] == "delta"
-    assert result["transfer"]["calls"] == (1 if knows else 2)
+@pytest.mark.parametrize("version", ["1.1.0", "1.1.1"])
+def test_five_per_cent_changed_are_less_than_ten_per_cent_sent(depot: Depot, version: str) -> None:
+    """Whether or not it is known what the host has."""
+    second = depot.publish(version, contents_of(changed=FILES // 20, seed=version))
+    known = depot.known() if version == "1.1.0" else {}
+    result, received = depot.stage(second, transfer="delta", **known)
+    assert (result["transfer"]["way"], result["transfer"]["calls"]) == ("delta", 1 if known else 2)
     assert result["transfer"]["reused"] == (TOTAL // FILES) * (FILES - FILES // 20)
-    assert received < second.size / 10
-    again, received = on_first.stage(second, transfer="delta")
-    assert (again["changed"], again["transfer"]["way"], again["transfer"]["calls"]) == (False, "none", 1)
+    assert result["transfer"]["bytes"] < received < second.size / 10
 
 
-def test_a_base_that_the_depot_does_not_know_is_asked_for(on_first: Depot) -> None:
-    second = on_first.publish("1.1.0", contents_of(changed=15))
-    (on_first.root / "components/transfer/1.0.0/manifest.json").unlink()
-    result, received = on_first.stage(second, transfer="delta", **on_first.known())
-    assert (result["transfer"]["way"], result["transfer"]["calls"]) == ("delta", 2)
-    assert received < second.size / 10
-
-
-@pytest.mark.parametrize(
-    "damage",
-    ["echo more >> {}", "printf x | dd of={} conv=notrunc status=none", "rm {}", "rm {0}; mkfifo {0}", "ln -sf / {}"],
-)
-def test_a_damaged_base_falls_back_to_the_whole(on_first: Depot, damage: str) -> None:
-    path = max(contents_of())
-    second = on_first.publish("1.1.0", contents_of(changed=15))
-    known = on_first.known()
-    (base,) = (release["id"] for release in known["releases"])
-    on_first.fleet.shell(HOST, damage.format(f"{ROOT}/releases/{base}/{path}"))
-    result, received = on_first.stage(second, transfer="delta", **known)
-    assert (result["transfer"]["way"], result["transfer"]["calls"]) == ("whole", 2)
-    assert f"release {base} is not intact on this host: {path}" in result["transfer"]["fallback"]
-    assert received > second.size
-
-
-def test_a_first_release_goes_whole_in_one_call(depot: Depot) -> None:
-    first = depot.publish("1.0.0", contents_of())
-    result, _received = depot.stage(first, transfer="delta", **depot.known())
-    assert (result["transfer"]["way"], result["transfer"]["calls"]) == ("whole", 1)
+def test_the_same_once_more_without_pipelining(depot: Depot) -> None:
+    second = depot.publish("1.1.2", contents_of(changed=FILES // 20, seed="1.1.2"))
+    result, _received = depot.stage(second, "-e", '{"ansible_pipelining": false}', transfer="delta", **depot.known())
+    assert (result["transfer"]["way"], result["transfer"]["calls"]) == ("delta", 1)
+    again, _received = depot.stage(second, transfer="delta")
+    assert (again["changed"], again["transfer"]) == (False, NOTHING)
 
 
 class Web(http.server.ThreadingHTTPServer):
@@ -251,9 +208,9 @@ class _Blobs(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def web(on_first: Depot, tmp_path: Path) -> Iterator[Web]:
+def web(depot: Depot, tmp_path: Path) -> Iterator[Web]:
     """A web server that the hosts of the lab reach."""
-    gateway = on_first.fleet.address(HOST).rpartition(".")[0] + ".1"
+    gateway = depot.fleet.address(HOST).rpartition(".")[0] + ".1"
     (tmp_path / "blobs").mkdir()
     with Web(gateway, tmp_path / "blobs", breaks_after=2_000_000) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -261,45 +218,51 @@ def web(on_first: Depot, tmp_path: Path) -> Iterator[Web]:
         server.shutdown()
 
 
-def test_a_host_fetches_what_it_lacks(on_first: Depot, web: Web) -> None:
-    second = on_first.publish("1.1.0", contents_of(changed=15))
+def test_a_host_fetches_what_it_lacks(depot: Depot, web: Web) -> None:
+    second = depot.publish("1.2.0", contents_of(changed=15, seed="1.2.0"))
     shutil.copy(second.artifact, web.directory / _sha256(second.artifact.read_bytes()))
-    result, received = on_first.stage(second, transfer="pull", url=web.url, **on_first.known())
-    assert result["transfer"] == {
-        "way": "pull", "calls": 1, "bytes": second.size, "base": None, "reused": 0, "fallback": None,
-    }  # fmt: skip
+    result, received = depot.stage(second, transfer="pull", url=web.url, **depot.known())
+    assert result["transfer"] == {**NOTHING, "way": "pull", "bytes": second.size}
     assert [begin for begin, _authorization in web.asked] == [0, 2_000_000, 4_000_000]
     assert second.size < received < second.size + OVERHEAD + second.size // 10
-    on_first.stage(second, transfer="pull", url=web.url)
+    depot.stage(second, transfer="pull", url=web.url)
     assert len(web.asked) == 3
 
 
-def test_what_a_host_cannot_fetch_leaves_nothing_but_what_came(on_first: Depot, web: Web) -> None:
-    second = on_first.publish("1.1.0", contents_of(changed=15))
+def test_what_a_host_cannot_fetch_leaves_nothing_but_what_came(depot: Depot, web: Web) -> None:
+    second = depot.publish("1.2.1", contents_of(changed=15, seed="1.2.1"))
     sha256 = _sha256(second.artifact.read_bytes())
     data = bytearray(second.artifact.read_bytes())
     data[3_000_000] ^= 1
     (web.directory / sha256).write_bytes(data)
-    told = on_first.fleet.module(
-        HOST, "convoy.rollout.release", {**second.arguments, "transfer": "pull", "url": web.url}
-    )
+    told = depot.fleet.module(HOST, "convoy.rollout.release", {**second.arguments, "transfer": "pull", "url": web.url})
     assert (told["failed"], told.get("active")) == (True, None)
     assert f"the manifest says {sha256}" in told["msg"]
-    there = f"ls {ROOT}/releases; stat -c %s {ROOT}/.convoy/incoming/*"
-    assert len(on_first.fleet.shell(HOST, there).split()) == 2
+    there = depot.fleet.shell(HOST, f"ls {ROOT}/releases; stat -c %s {ROOT}/.convoy/incoming/*").split()
+    assert second.arguments["release"] not in there
+    assert there[-1] == "0"
     shutil.copy(second.artifact, web.directory / sha256)
-    on_first.stage(second, transfer="pull", url=web.url)
+    depot.stage(second, transfer="pull", url=web.url)
 
 
-def test_credentials_are_nowhere_to_be_seen(on_first: Depot, web: Web) -> None:
-    second = on_first.publish("1.1.0", contents_of(changed=15))
+def test_credentials_are_nowhere_to_be_seen(depot: Depot, web: Web) -> None:
+    second = depot.publish("1.2.2", contents_of(changed=15, seed="1.2.2"))
     pull = {"authorization": "Bearer s3cr3t-0f-the-depot"}
-    for options in ((), ("-vvvv",), ("-e", '{"ansible_pipelining": false}', "-vvvv")):
-        told = on_first.fleet.module(
-            HOST,
-            "convoy.rollout.release",
-            {**second.arguments, "transfer": "pull", "url": web.url, "pull": pull},
-            *options,
-        )
+    for options in (("-vvvv",), ("-e", '{"ansible_pipelining": false}', "-vvvv")):
+        arguments = {**second.arguments, "transfer": "pull", "url": web.url, "pull": pull}
+        told = depot.fleet.module(HOST, "convoy.rollout.release", arguments, *options)
         assert "is not https: anyone on the way could read the authorization" in told["msg"]
         assert "s3cr3t" not in str(told)
+
+
+def test_a_damaged_base_falls_back_to_the_whole(depot: Depot) -> None:
+    """The last test: it leaves no base to work with."""
+    path = max(contents_of())
+    second = depot.publish("1.3.0", contents_of(changed=15, seed="1.3.0"))
+    known = depot.known()
+    (base,) = (release["id"] for release in known["releases"] if release["state"] == "good")
+    depot.fleet.shell(HOST, f"printf x | dd of={ROOT}/releases/{base}/{path} conv=notrunc status=none")
+    result, received = depot.stage(second, transfer="delta", **known)
+    assert (result["transfer"]["way"], result["transfer"]["calls"]) == ("whole", 2)
+    assert f"release {base} is not intact on this host: {path}" in result["transfer"]["fallback"]
+    assert received > second.size

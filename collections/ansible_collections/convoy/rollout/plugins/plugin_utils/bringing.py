@@ -61,9 +61,9 @@ class Bringing:
         return self._ended(self._tell({}, self._artifact), "whole", self._manifest.artifact.size)
 
     def _after(self, told: Result, step: Next) -> Next:
-        """What follows on the answer of a host that was asked: it knows best what it can be made of."""
+        """What follows on the answer of a host that was asked, and may have said what the release can be made of."""
         base, lacks = told.get("base"), told.get("lacks", [])
-        return from_base(base, lacks, self._manifest.files) if base and step.way is Way.ASK else step
+        return from_base(base, lacks, self._manifest.files) if base and step.way is not Way.DELTA else step
 
     def _add_to(self, step: Next) -> Result:
         """Bring a delta. What is returned asks for the artifact where that comes to nothing."""
