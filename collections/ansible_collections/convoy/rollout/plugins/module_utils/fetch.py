@@ -255,10 +255,10 @@ class _Fetching:
         self._came = 0
 
     def run(self) -> int:
-        """Try until all is there. What was put together from pieces and is wrong is fetched once more, in one."""
+        """Try until all is there. What was put together from pieces and is wrong is fetched once more."""
         if self._part.size > self._artifact.size:
             self._part.clear()
-        in_pieces = self._part.size > 0
+        in_pieces, may_repeat = self._part.size > 0, True
         tries = 0
         while True:
             before = self._came
@@ -274,9 +274,9 @@ class _Fetching:
                 return self._came
             found = self._part.sha256
             self._part.clear()
-            if not in_pieces:
+            if not (in_pieces and may_repeat):
                 raise self._hopeless(f"what lies there has SHA-256 {found}, the manifest says {self._artifact.sha256}")
-            in_pieces = False
+            in_pieces = may_repeat = False
 
     def _wait(self, tries: int, error: _BrokenError) -> None:
         if tries > self._source.retries:
@@ -323,9 +323,9 @@ class _Fetching:
         if self._source.authorization and same_origin(self._source.url, url):
             headers["Authorization"] = self._source.authorization
         timeout = min(self._source.timeout, max(self._deadline - self._clock.now(), 0.1))
+        self._opener.addheaders = list(headers.items())
         with self._network():
-            request = urllib.request.Request(url, headers=headers)  # noqa: S310  only of HTTP: see redirected()
-            return self._opener.open(request, timeout=timeout)
+            return self._opener.open(url, timeout=timeout)
 
     def _take(self, response: Any) -> None:
         """Its bytes, as they come."""

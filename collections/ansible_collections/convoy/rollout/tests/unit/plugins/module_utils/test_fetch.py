@@ -259,6 +259,13 @@ def test_a_stretch_that_was_mixed_up_is_fetched_anew(place: Place) -> None:
     assert place.is_whole
 
 
+def test_another_artifact_in_pieces_is_fetched_twice_at_most(place: Place) -> None:
+    with pytest.raises(FetchError, match="what lies there has SHA-256 "):
+        place.fetch(lambda request: request.serve(bytes(len(DATA)), upto=request.begin + 400_000))
+    assert place.begins == [0, 400_000] * 2
+    assert place.path.stat().st_size == 0
+
+
 # --- what does not -----------------------------------------------------------------------------------------------
 
 
@@ -291,9 +298,7 @@ def test_what_is_given_up(place: Place, answer: Callable[[Request], None], words
     with pytest.raises(FetchError) as caught:
         place.fetch(answer)
     assert words in caught.value.message
-    assert "the artifact cannot be fetched from http://127.0.0.1" in caught.value.message or "redirects" in words + str(
-        caught.value
-    )
+    assert caught.value.message.startswith(("the artifact cannot be fetched from http://127.0.0.1", "http://127.0.0.1"))
     assert place.path.stat().st_size == 0
 
 
@@ -464,9 +469,8 @@ def test_the_place_is_for_one_call_at_a_time(world: Any) -> None:
     with fetch.place(tree, "a" * 64, clock, 1) as descriptor:
         assert os.listdir(tree.incoming) == ["fetch." + "a" * 64]
         assert os.fstat(descriptor).st_mode & 0o777 == 0o600
-        with pytest.raises(LockedError, match="is being fetched by another call"):  # noqa: SIM117
-            with fetch.place(tree, "a" * 64, clock, 3):
-                pass
+        with pytest.raises(LockedError, match="is being fetched by another call"):
+            fetch.place(tree, "a" * 64, clock, 3).__enter__()
     with fetch.place(tree, "a" * 64, clock, 0) as descriptor:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 

@@ -163,13 +163,13 @@ def test_a_damaged_base(running: Road, lacking: bool | None) -> None:
     assert "big: other content than recorded" in told["fallback"]
 
 
-def test_a_base_that_was_pruned_meanwhile(running: Road) -> None:
+def test_a_base_that_was_pruned_meanwhile(running: Road, monkeypatch: pytest.MonkeyPatch) -> None:
     running.bring("1.1.0", "delta", True)
     held = running.held()
     base = next(known for known in held if known.version == "1.0.0")
     (running.world.root / "current").unlink()
     running.world.host().tree.discard(base.id)
-    running.held = lambda: held  # type: ignore[method-assign]
+    monkeypatch.setattr(running, "held", lambda: held)
     told = running.bring("1.2.0", "delta", True)["transfer"]
     assert (told["way"], told["calls"]) == ("whole", 2)
     assert f"release {base.id} is not on this host" in told["fallback"]
@@ -193,7 +193,9 @@ def test_a_strict_host_sees_the_artifact_itself(running: Road, monkeypatch: pyte
     assert running.bring("1.1.0", "delta", True)["transfer"]["way"] == "whole"
 
 
-def test_an_artifact_that_cannot_be_read_here_is_the_hosts_to_refuse(running: Road) -> None:
+def test_an_artifact_that_cannot_be_read_here_is_the_hosts_to_refuse(
+    running: Road, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So that there is one place that says what is wrong with it."""
     wanted = running.world.wanted
 
@@ -202,7 +204,7 @@ def test_an_artifact_that_cannot_be_read_here_is_the_hosts_to_refuse(running: Ro
         Path(path).write_bytes(Path(path).read_bytes()[:30_000])
         return described, path
 
-    running.world.wanted = damaged  # type: ignore[method-assign]
+    monkeypatch.setattr(running.world, "wanted", damaged)
     result = running.bring("1.1.0", "delta", True)
     assert result["failed"]
     assert "the artifact has 30000 bytes, the manifest says" in result["msg"]
