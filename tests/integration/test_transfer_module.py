@@ -37,11 +37,7 @@ def depot(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[De
     result, received = depot.stage(first, transfer="delta", **depot.known())
     assert result["transfer"] == {**NOTHING, "way": "whole", "bytes": first.size}
     assert received > first.size
-    release = first.arguments["release"]
-    active = {key: first.arguments[key] for key in ("component", "root", "token", "rollout")}
-    probe = [{"kind": "command", "argv": ["true"]}]
-    asked = {**active, "state": "active", "release": release, "probes": probe}
-    assert depot.fleet.module(HOST, "convoy.rollout.release", asked)["active"] == release
+    depot.activate(first)
     yield depot
     fleet.shell(HOST, CLEAN)
 

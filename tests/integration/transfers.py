@@ -96,6 +96,13 @@ class Depot:
         read = self.fleet.module(HOST, "convoy.rollout.release_info", {"component": "transfer", "root": ROOT})
         return {"releases": read["releases"], "lacking": True}
 
+    def activate(self, published: Published) -> None:
+        """Take a release into service that has nothing that serves."""
+        known = {key: published.arguments[key] for key in ("component", "root", "token", "rollout", "release")}
+        asked = {**known, "state": "active", "probes": [{"kind": "command", "argv": ["true"]}]}
+        result = self.fleet.module(HOST, "convoy.rollout.release", asked)
+        assert result["active"] == known["release"], result
+
     def stage(self, published: Published, *options: str, **arguments: Any) -> tuple[dict[str, Any], int]:
         """The result of staging, and how many bytes the host has received meanwhile. What is there is compared."""
         before = int(self.fleet.shell(HOST, RECEIVED))
