@@ -173,7 +173,6 @@ def fetch(
 @contextlib.contextmanager
 def place(tree: Tree, sha256: str, clock: Clock, patience: float) -> Iterator[int]:
     """The file for an artifact that is to be fetched, for this process alone. LockedError when it stays in use."""
-    tree.create()
     path = tree.fetch_path(sha256)
     tree.clear_fetched(besides=path)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)

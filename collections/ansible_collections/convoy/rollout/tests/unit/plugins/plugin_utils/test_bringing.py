@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import http.server
 import os
 import signal
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.convoy.rollout.plugins.module_utils import record
 from ansible_collections.convoy.rollout.plugins.module_utils.calls import release, release_info
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
+from ansible_collections.convoy.rollout.plugins.module_utils.tree import Tree
 from ansible_collections.convoy.rollout.plugins.plugin_utils.bringing import Bringing
 from ansible_collections.convoy.rollout.plugins.plugin_utils.manifest import Artifact, Manifest, parse_time
 from ansible_collections.convoy.rollout.plugins.plugin_utils.transfer import Transfer, held_of
@@ -33,6 +36,7 @@ class Road:
     def __init__(self, world: World, place: Path) -> None:
         self.world, self.place = world, place
         self.sent: list[int] = []
+        self.url = ""
 
     def call(self, arguments: Mapping[str, Any], file: str | None) -> dict[str, Any]:
         self.sent.append(Path(file).stat().st_size if file else 0)
@@ -55,14 +59,14 @@ class Road:
         tag = hashlib.sha256(f"{wanted.artifact.sha256}{config}".encode()).hexdigest()[:6]
         arguments = {
             "component": "hello", "root": str(self.world.root), "state": "staged", "release": f"{version}-{tag}",
-            "version": version, "token": 1, "manifest": manifest.for_host(), "config": rendered,
+            "version": version, "token": 1, "manifest": manifest.for_host(), "config": rendered, "url": self.url,
         }  # fmt: skip
         self.sent.clear()
         bringing = Bringing(self.call, arguments, artifact, manifest, published, self.place)
         result = bringing.bring(Transfer(how), bool(lacking), self.held() if lacking is not None else [])
         assert result["transfer"]["calls"] == len(self.sent)
         if not result.get("failed"):
-            assert result["transfer"]["bytes"] == sum(self.sent)
+            assert sum(self.sent) == (0 if result["transfer"]["way"] == "pull" else result["transfer"]["bytes"])
             there = record.survey(str(self.world.root / "releases" / arguments["release"]))
             assert {entry.path: entry.sha256 for entry in there if entry.path != config} == {
                 entry.path: entry.sha256 for entry in entries if entry.path != config
@@ -209,3 +213,45 @@ def test_an_artifact_that_cannot_be_read_here_is_the_hosts_to_refuse(
     assert result["failed"]
     assert "the artifact has 30000 bytes, the manifest says" in result["msg"]
     assert "ends too early" in result["transfer"]["fallback"]
+
+
+@pytest.fixture
+def web(running: Road) -> Iterator[Road]:
+    """The same with a web server for the artifacts."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(running.world.place))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        running.url = f"http://127.0.0.1:{server.server_address[1]}/1.1.0.tar.gz"
+        yield running
+        server.shutdown()
+
+
+@pytest.mark.parametrize("lacking", [True, None])
+def test_a_host_fetches_in_one_call(web: Road, lacking: bool | None) -> None:
+    result = web.bring("1.1.0", "pull", lacking)
+    told = result["transfer"]
+    assert (told["way"], told["calls"], told["bytes"]) == ("pull", 1, (web.world.place / "1.1.0.tar.gz").stat().st_size)
+    assert [step["step"] for step in result["steps"]] == [
+        "begun", "fetched", "unpacked", "configured", "synced", "staged",
+    ]  # fmt: skip
+    web.url = "http://127.0.0.1:1/"
+    again = web.bring("1.1.0", "pull")
+    assert (again["changed"], again["transfer"]["way"], again["transfer"]["calls"]) == (False, "none", 1)
+
+
+def test_what_cannot_be_fetched_is_not_sent_instead(web: Road) -> None:
+    """What has come stays until a release is staged, however that comes."""
+    web.url = web.url.replace("1.1.0", "1.0.0")
+    result = web.bring("1.1.0", "pull", True)
+    assert result["failed"]
+    assert "the manifest says" in result["msg"]
+    assert (web.sent, result["transfer"]["way"]) == ([0], "none")
+    incoming = web.world.host().tree.incoming
+    assert [name[:6] for name in os.listdir(incoming)] == ["fetch."]
+    assert web.bring("1.1.0", "push", True)["transfer"]["way"] == "whole"
+
+
+def test_room_for_what_is_fetched_is_asked_for(web: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tree, "free", lambda _tree: (130_000, None))
+    assert "130000 bytes free" in web.bring("1.1.0", "pull", True)["msg"]
+    assert web.bring("1.1.0", "push", True)["transfer"]["way"] == "whole"
