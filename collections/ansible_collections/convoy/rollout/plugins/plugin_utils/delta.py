@@ -73,8 +73,8 @@ def _make(artifact: Path, manifest: Manifest, missing: Collection[str], path: Pa
                 if member.kind == "directory" and name not in ("", "."):
                     archive.addfile(_header(name, tarfile.DIRTYPE, 0o755))
                 elif member.kind == "file" and name in wanted:
-                    entry = wanted.pop(name)
-                    archive.addfile(_file_header(entry), cast("IO[bytes]", source))
+                    content: IO[bytes] = cast("IO[bytes]", source)  # all that is asked of it is to be read
+                    archive.addfile(_file_header(wanted.pop(name)), content)
     except (OSError, ArchiveError) as error:
         raise DeltaError(f"{artifact}: {error}") from error
     if wanted:
