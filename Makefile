@@ -88,10 +88,11 @@ chaos: env ## RUNS=100 rollouts of 8 hosts with a fault in each, from seed FIRST
 	$(call installed,cc,gcc libc6-dev)
 	tests/in-lab chaos 8 $(SUDO) env CONVOY_LAB=chaos PYTHONPATH=collections $(BIN)/python -m tests.chaos.campaign --runs $(RUNS) --first $(FIRST) $(CHAOS)
 
-bench: env ## measure ledger, coordinator, judges and whole deployments; writes docs/benchmarks.md and docs/judges.md anew
+bench: env ## measure ledger, coordinator, judges and whole deployments; writes docs/benchmarks.md, docs/judges.md and a part of docs/transfer.md anew
 	bench/benchmarks
 	bench/judges
 	bench/deployment
+	bench/transfer
 
 prove: env ## 10,000 histories of the coordinator instead of 300: half an hour
 	CONVOY_HISTORIES=10000 python -m pytest -n auto -o timeout=0 $(COLLECTION)/tests/unit/plugins/plugin_utils/coordinator/test_rollouts_always.py

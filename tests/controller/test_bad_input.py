@@ -194,6 +194,34 @@ def test_what_the_site_adds_is_looked_at_before_anything_else(site: Site, variab
     assert site.rollouts().view() is None
 
 
+# how releases travel
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"component_transfer": "dleta"}, "component_transfer: unknown value 'dleta': did you mean 'delta'?"),
+        ({"component_transfer": "pull"}, "component_artifact_url is not set, and component_transfer is pull"),
+        (
+            {"component_transfer": "pull", "component_artifact_url": "https://d/{sha265}"},
+            "component_artifact_url: unknown placeholder {sha265}: did you mean 'sha256'?",
+        ),
+        (
+            {
+                "component_transfer": "pull",
+                "component_artifact_url": "http://d/{sha256}",
+                "component_pull": {"authorization": "Bearer s3cr3t"},
+            },
+            "is not https: anyone on the way could read the authorization",
+        ),
+    ],
+    ids=["misspelt", "no address", "placeholder", "readable"],
+)
+def test_a_transfer_that_cannot_be(site: Site, variables: dict[str, Any], said: str) -> None:
+    ended = site.deploy("-vvv", *given(**variables))
+    refused(ended, site, said, recorded=True)
+
+
 # two colours
 
 

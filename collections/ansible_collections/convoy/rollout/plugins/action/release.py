@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ansible import constants
 from ansible.errors import AnsibleActionFail
+from ansible.module_utils.parsing.convert_bool import boolean
 
+from ansible_collections.convoy.rollout.plugins.plugin_utils import transfer
+from ansible_collections.convoy.rollout.plugins.plugin_utils.bringing import Bringing
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import parse_choice
 from ansible_collections.convoy.rollout.plugins.plugin_utils.courier import Courier, Result
+from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.manifest import Manifest, from_json
+from ansible_collections.convoy.rollout.plugins.plugin_utils.pulling import url_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.release_action import ReleaseAction
 from ansible_collections.convoy.rollout.plugins.plugin_utils.rendering import release_id
 
@@ -23,23 +31,36 @@ class ActionModule(ReleaseAction):
     """``convoy.rollout.release``"""
 
     def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> Result:
-        """Run the module. The artifact goes with it where the host is known to lack it, else when it says so."""
+        """Run the module. What the host needs goes with it where that is known, else when the host says so."""
         result: Result = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
-        artifact, lacking = arguments.pop("artifact", None), arguments.pop("lacking", False)
+        artifact = arguments.pop("artifact", None)
+        asked = {key: arguments.pop(key, None) for key in ("lacking", "releases", "transfer", "url", "pull")}
+        courier = Courier(self, task_vars or {})
         if arguments.get("verify_only"):
-            artifact = None
             arguments = {key: value for key, value in arguments.items() if key not in ("manifest", "config", "units")}
         elif arguments.get("state") == "staged":
-            self._complete(arguments, task_vars or {})
-        courier = Courier(self, task_vars or {})
-        sends = bool(artifact) and not self._task.check_mode
-        result.update(courier.call("release", arguments, artifact if sends and lacking else None))
-        if result.get("artifact_needed") and sends:
-            result.update(courier.call("release", arguments, artifact))
-        return result
+            published = Path(arguments["manifest"]["path"])
+            manifest = self._complete(arguments, task_vars or {})
+            if artifact and not self._task.check_mode:
+                how = self._how(arguments, asked, manifest)
+                call = partial(courier.call, "release")
+                bringing = Bringing(call, arguments, artifact, manifest, published, Path(constants.DEFAULT_LOCAL_TMP))
+                held = transfer.held_of(asked["releases"] or [])
+                return {**result, **bringing.bring(how, boolean(asked["lacking"] or False), held)}
+        return {**result, **courier.call("release", arguments)}
 
-    def _complete(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> None:
+    def _how(self, arguments: dict[str, Any], asked: Mapping[str, Any], manifest: Manifest) -> transfer.Transfer:
+        """How the artifact is to travel; puts in what a host needs to fetch it."""
+        try:
+            how = parse_choice("component_transfer", asked["transfer"] or "push", transfer.Transfer)
+            if how is transfer.Transfer.PULL:
+                arguments.update(url=url_of(asked["url"] or "", manifest), pull=asked["pull"] or {})
+        except ConvoyError as error:
+            raise AnsibleActionFail(str(error), result={"reason": error.reason}) from None
+        return how
+
+    def _complete(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Manifest:
         """Put in the manifest and the rendered files, and see that they are those of the planned release."""
         rendered = self.rendered(arguments, task_vars)
         manifest = _verified(arguments["manifest"])
@@ -50,6 +71,7 @@ class ActionModule(ReleaseAction):
                 "since the plan was made. Run the deployment again to plan anew"
             )
         arguments.update(manifest=manifest.for_host(), config=list(rendered.config), units=list(rendered.units))
+        return manifest
 
 
 def _verified(manifest: Mapping[str, str]) -> Manifest:

@@ -56,6 +56,10 @@ class ArchiveError(ConvoyTargetError):
     """The artifact is refused: wrong digest, hostile member, over a limit, not as the manifest says."""
 
 
+class FetchError(ConvoyTargetError):
+    """The artifact could not be fetched, or what lies there is another one."""
+
+
 class SupervisorError(ConvoyTargetError):
     """The service manager refused, failed or did not answer in time."""
 

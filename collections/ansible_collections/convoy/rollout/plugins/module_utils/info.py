@@ -193,6 +193,7 @@ def _releases(history: History, records: Mapping[str, Record]) -> list[dict[str,
             "id": recorded.release,
             "version": recorded.version,
             "state": history.state(recorded.release) or "unknown",
+            "artifact": recorded.artifact.get("sha256"),
         }
         for recorded in newest_first
     ]

@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 from dataclasses import dataclass, replace
-from typing import Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils import durable, names
 from ansible_collections.convoy.rollout.plugins.module_utils import record as records
@@ -25,7 +25,15 @@ from ansible_collections.convoy.rollout.plugins.module_utils.errors import (
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
 from ansible_collections.convoy.rollout.plugins.module_utils.member import Limits
 from ansible_collections.convoy.rollout.plugins.module_utils.record import FileEntry, Record, Unit
-from ansible_collections.convoy.rollout.plugins.module_utils.unpack import Artifact, check_format, directories_of
+from ansible_collections.convoy.rollout.plugins.module_utils.unpack import (
+    Artifact,
+    Delta,
+    check_format,
+    directories_of,
+)
+
+if TYPE_CHECKING:
+    from ansible_collections.convoy.rollout.plugins.module_utils.reuse import Base
 
 # While an artifact is unpacked, it and the rest of the host go on needing room.
 _RESERVE = 2
@@ -146,12 +154,12 @@ def check_not_in_use(host: Host, release: str) -> None:
         ) from error
 
 
-def check_space(host: Host, wanted: Wanted) -> None:
-    """SpaceError unless twice of what the release needs is free."""
+def check_space(host: Host, wanted: Wanted, fetched: int = 0) -> None:
+    """SpaceError unless twice of what the release needs is free, and the bytes that are to be fetched before."""
     files = wanted.record(0.0).files
     directories = len(directories_of(entry.path for entry in files)) + 1
     blocks = sum(-(-entry.size // _BLOCK) for entry in files) + directories
-    needed, nodes = _RESERVE * blocks * _BLOCK, _RESERVE * (len(files) + directories)
+    needed, nodes = _RESERVE * blocks * _BLOCK + fetched, _RESERVE * (len(files) + directories)
     free_bytes, free_inodes = host.tree.free()
     if free_bytes < needed:
         raise SpaceError(
@@ -169,12 +177,30 @@ def check_space(host: Host, wanted: Wanted) -> None:
         )
 
 
-def stage(host: Host, wanted: Wanted, artifact: str, limits: Limits, strict: bool) -> None:
+def base(host: Host, release: str) -> Base:
+    """A release of this host, to take files from. NotIntactError when it is not here."""
+    from ansible_collections.convoy.rollout.plugins.module_utils.reuse import Base
+
+    return Base(release, host.tree.release(release), host.tree.read_record(release).files)
+
+
+def offer(host: Host, wanted: Wanted) -> dict[str, Any]:
+    """The release that files can be taken from, active or else good last, and what it lacks. Empty without one."""
+    present, active = host.tree.present(), host.tree.active()
+    release = active if active in present else host.history().last_good(present, besides=None)
+    try:
+        return {"base": release, "lacks": base(host, release).lacks(wanted.files)} if release else {}
+    except TreeError:
+        return {}
+
+
+def stage(host: Host, wanted: Wanted, artifact: str, limits: Limits, strict: bool, delta: Delta | None = None) -> None:
     """Bring the release to the host. Until its last step nothing has its name; if it fails, nothing is left."""
     place = host.tree.work_place("unpack", wanted.release)
     try:
-        _unpack(host, wanted, artifact, place, limits, strict)
+        _unpack(host, wanted, artifact, place, limits, strict, delta)
         _publish(host, wanted, place)
+        host.tree.clear_fetched()
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise SpaceError(
@@ -186,13 +212,15 @@ def stage(host: Host, wanted: Wanted, artifact: str, limits: Limits, strict: boo
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _unpack(host: Host, wanted: Wanted, artifact: str, place: str, limits: Limits, strict: bool) -> None:
+def _unpack(
+    host: Host, wanted: Wanted, artifact: str, place: str, limits: Limits, strict: bool, delta: Delta | None
+) -> None:
     from ansible_collections.convoy.rollout.plugins.module_utils.unpack import unpack
 
     if not os.path.isfile(artifact):
         raise ArchiveError(f"the artifact {artifact} is not a file on this host")
     with open(artifact, "rb") as stream:
-        unpack(stream, wanted.artifact, wanted.files, place, limits, strict)
+        unpack(stream, wanted.artifact, wanted.files, place, limits, strict, delta)
     host.done("unpacked")
     for item in wanted.config:
         _write_config(place, item)

@@ -36,6 +36,7 @@ from ansible_collections.convoy.rollout.plugins.module_utils.errors import (
 
 _LOCK_POLL = 0.1
 _WORK_PREFIXES = ("unpack.", "trash.")
+_FETCH_PREFIX = "fetch."
 
 
 @dataclass(frozen=True)
@@ -228,6 +229,16 @@ class Tree:
         durable.clear_temporaries(self.root, ("current",))
         durable.clear_temporaries(self.state)
         durable.clear_temporaries(os.path.join(self.state, "releases"))
+
+    def fetch_path(self, sha256: str) -> str:
+        """Where an artifact is kept while it is fetched, and after that was broken off."""
+        return os.path.join(self.incoming, _FETCH_PREFIX + sha256)
+
+    def clear_fetched(self, besides: str = "") -> None:
+        """Remove what was fetched, but for one path. Who is fetching it at this moment goes on without its name."""
+        for entry in os.scandir(self.incoming):
+            if entry.name.startswith(_FETCH_PREFIX) and entry.path != besides:
+                durable.remove_if_there(entry.path)
 
     def free(self) -> tuple[int, int | None]:
         """Free bytes and inodes of the file system; inodes are None where it has no fixed number of them."""

@@ -43,19 +43,36 @@ class Artifact(NamedTuple):
     format: str
 
 
+class Delta(NamedTuple):
+    """An archive of only those files that a host lacks. `copy` makes each of the others at a path."""
+
+    artifact: Artifact
+    copy: Callable[[FileEntry, str], None]
+
+
 def unpack(
-    stream: BinaryIO, artifact: Artifact, files: Sequence[FileEntry], destination: str, limits: Limits, strict: bool
+    stream: BinaryIO,
+    artifact: Artifact,
+    files: Sequence[FileEntry],
+    destination: str,
+    limits: Limits,
+    strict: bool,
+    delta: Delta | None = None,
 ) -> None:
     """Verify the archive in `stream` and unpack it into the new directory `destination`.
 
-    Raises ArchiveError, which names the member; what was written until then is the caller's to remove.
+    The archive is the artifact, or the delta where there is one; the result is the same. Raises
+    ArchiveError, which names the member; what was written until then is the caller's to remove.
     """
+    sent = delta.artifact if delta else artifact
     check_manifest(artifact, files, limits)
-    check_artifact(stream, artifact)
+    check_artifact(stream, sent)
     _make_directory(destination)
     unpacking = _Unpacking(destination, files, limits, strict)
-    for member, source in members(stream, artifact, limits):
+    for member, source in members(stream, sent, limits):
         unpacking.add(member, source)
+    if delta:
+        unpacking.add_rest(delta.copy)
     unpacking.finish()
 
 
@@ -158,6 +175,17 @@ class _Unpacking:
             self._write(self._expected(path, member), member, source)
         elif member.kind == "link":
             self._links[path] = self._expected(path, member).link or ""
+
+    def add_rest(self, copy: Callable[[FileEntry, str], None]) -> None:
+        """Take what no member was: links from the manifest, files from where `copy` has them."""
+        for path, entry in sorted(self._missing.items()):
+            self._enter(path, Member(path, "file" if entry.link is None else "link"))
+            if entry.link is not None:
+                self._links[path] = entry.link
+            else:
+                self._make_directory(os.path.dirname(path))
+                copy(entry, os.path.join(self._destination, path))
+        self._missing.clear()
 
     def finish(self) -> None:
         """Make directories that hold nothing and the links, once it is certain that nothing is missing."""

@@ -58,7 +58,7 @@ options:
     required: true
   artifact:
     description:
-      - The archive, for O(state=staged). A task names a file of the controller, which is sent when the host needs it.
+      - The archive, for O(state=staged). A task names a file of the controller, of which is sent what the host needs.
     type: path
   lacking:
     description:
@@ -71,6 +71,80 @@ options:
         C(files), a list of C(path), C(size), C(mode) and C(sha256), or of C(path) and C(link).
       - Required for O(state=staged) without O(verify_only).
     type: dict
+  transfer:
+    description:
+      - How O(artifact) gets to the host. Whatever it is, what a host has unpacked already is not sent again, and a
+        release is staged only if all of it is as O(manifest) says.
+      - V(push) sends it whole.
+      - V(delta) sends the files that the release lacks which is active, or was good last. The others are copied from
+        there, by a reflink where the file system can. Where that does not add up, the artifact is sent whole.
+      - V(pull) has the host fetch it from O(url).
+    type: str
+    choices: [push, delta, pull]
+    default: push
+  releases:
+    description:
+      - What is known of the releases on the host, as M(convoy.rollout.release_info) returns it. Saves a call with
+        O(transfer=delta).
+    type: list
+    elements: dict
+    default: []
+  delta:
+    description: What the file is that is sent instead of O(artifact). The action gives it, not the task.
+    type: dict
+    suboptions:
+      base:
+        description: The release that the other files are taken from.
+        type: str
+        required: true
+      sha256:
+        description: Its digest.
+        type: str
+        required: true
+      size:
+        description: Its bytes.
+        type: int
+        required: true
+      format:
+        description: Its format.
+        type: str
+        required: true
+  url:
+    description:
+      - Where the host fetches the artifact, over HTTP or HTTPS, for O(transfer=pull). A task may use the placeholders
+        C({sha256}), C({version}), C({component}) and C({format}).
+      - Redirects are followed five times, and never from HTTPS to HTTP.
+    type: str
+  pull:
+    description: How the host fetches it.
+    type: dict
+    suboptions:
+      authorization:
+        description:
+          - The header Authorization, such as C(Bearer ...). Only with https. The server of O(url) gets it, none that
+            it redirects to.
+        type: str
+        default: ''
+      ca_file:
+        description: The absolute path of a file on the host with the certificates to trust, instead of the system's.
+        type: str
+        default: ''
+      timeout:
+        description: Seconds for which the server may be silent.
+        type: float
+        default: 30.0
+      deadline:
+        description: Seconds that all of it may take, with retries. The next call goes on with what has come.
+        type: float
+        default: 1800.0
+      retries:
+        description: How many times in a row nothing may come before it is given up.
+        type: int
+        default: 5
+      proxy:
+        description: Whether the host uses the proxy that its environment names.
+        type: bool
+        default: false
   verify_only:
     description: With O(state=staged), only prove that the release is on the host and intact; fail if it is not.
     type: bool
@@ -248,6 +322,35 @@ artifact_needed:
   returned: when O(state=staged)
   type: bool
   sample: false
+transfer:
+  description: What it took to bring the release to the host.
+  returned: when O(state=staged) and O(artifact) is given, outside check mode
+  type: dict
+  contains:
+    way:
+      description: How it came, V(none) where it was there, V(whole), V(delta) or V(pull).
+      type: str
+      sample: delta
+    bytes:
+      description: How many bytes of artifacts came, sent or fetched.
+      type: int
+      sample: 262144
+    calls:
+      description: How many remote calls it took.
+      type: int
+      sample: 1
+    base:
+      description: The release that files were taken from; null where none were.
+      type: str
+      sample: 1.0.0-ba9876543210
+    reused:
+      description: How many bytes of files that were.
+      type: int
+      sample: 4980736
+    fallback:
+      description: Why the artifact was sent whole after all; null where it was not.
+      type: str
+      sample: 'release 1.0.0-ba9876543210 is not intact on this host: version: other content than recorded'
 pruned:
   description: The releases that were removed to make room.
   returned: always

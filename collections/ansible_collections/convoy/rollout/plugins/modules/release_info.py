@@ -151,6 +151,10 @@ releases:
       description: The last thing that the journal says of it.
       type: str
       sample: good
+    artifact:
+      description: The SHA-256 of its artifact; null where Convoy did not bring it.
+      type: str
+      sample: 2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824
 problems:
   description: What is not as it should be, each in one sentence.
   returned: always

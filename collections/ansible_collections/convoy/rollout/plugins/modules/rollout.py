@@ -267,6 +267,18 @@ options:
     description: How many good releases stay on a host, to tell what would be pruned.
     type: int
     default: 5
+  transfer:
+    description: How artifacts get to hosts, V(push), V(delta) or V(pull).
+    type: str
+    default: push
+  artifact_url:
+    description: Where hosts fetch artifacts from, with placeholders. Required if O(transfer=pull).
+    type: str
+    default: ''
+  pull:
+    description: How hosts fetch artifacts, as M(convoy.rollout.release) takes it.
+    type: dict
+    default: {}
   checked:
     description: What O(state=checked) returned. Required if O(state=opened).
     type: dict

@@ -26,12 +26,19 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec im
     parse_seconds,
     refuse_disordered,
 )
-from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import Depot, require_directory, trust_of
+from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import (
+    Depot,
+    Resolved,
+    require_directory,
+    trust_of,
+)
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import stream_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import LedgerError
+from ansible_collections.convoy.rollout.plugins.plugin_utils.manifest import Manifest
 from ansible_collections.convoy.rollout.plugins.plugin_utils.policy import refuse_when_frozen
 from ansible_collections.convoy.rollout.plugins.plugin_utils.preflight import Unhealthy
 from ansible_collections.convoy.rollout.plugins.plugin_utils.road import BALANCERS, site_files
+from ansible_collections.convoy.rollout.plugins.plugin_utils.transfer import Transfer
 
 if TYPE_CHECKING:
     from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_remote import RemoteDepot
@@ -58,6 +65,7 @@ def check(asked: Mapping[str, Any], forks: int, now: float) -> dict[str, Any]:
     _refuse_disordered_deadlines(asked["gate"], spec)
     _refuse_unusable_gates(asked, spec)
     parse_choice("rollout_unhealthy", asked["when_unhealthy"], Unhealthy)
+    transfer = parse_choice("component_transfer", asked["transfer"], Transfer)
     if not asked["hosts"]:
         raise SpecError("rollout_target: no host matches: check the group's name and the inventory given with -i")
     checked = {key: asked[key] for key in PASSED_ON}
@@ -66,8 +74,11 @@ def check(asked: Mapping[str, Any], forks: int, now: float) -> dict[str, Any]:
     if asked["kind"] == "rollback":
         return {**checked, "override": ""}
     checked["override"] = refuse_when_frozen(asked["freezes"], now, asked["freeze_override"])
+    resolved = _resolve(asked, now)
+    if transfer is Transfer.PULL:
+        _refuse_unfetchable(asked, resolved.manifest)
     left = {"releases": asked["releases"]} if asked["kind"] == "repair" else {}
-    return {**checked, **left, **_resolve(asked, now)}
+    return {**checked, **left, **_facts(resolved)}
 
 
 def spec_of(asked: Mapping[str, Any]) -> RolloutSpec:
@@ -139,18 +150,28 @@ def _seconds(gate: Mapping[str, Any], key: str, default: float) -> float:
     return parse_seconds(f"component_gate.{key}", gate.get(key, default))
 
 
-def _resolve(asked: Mapping[str, Any], now: float) -> dict[str, Any]:
+def _refuse_unfetchable(asked: Mapping[str, Any], manifest: Manifest) -> None:
+    from ansible_collections.convoy.rollout.plugins.plugin_utils import pulling
+
+    pulling.check(asked["artifact_url"], manifest, asked["pull"])
+
+
+def _resolve(asked: Mapping[str, Any], now: float) -> Resolved:
     """The verified artifact of the version, by the depot."""
     for field, variable in VARIABLE_OF.items():
         if not asked[field]:
             raise SpecError(f"{variable} is not set: give it with -e or in the inventory's group_vars")
-    resolved = _depot(asked).resolve(
+    return _depot(asked).resolve(
         asked["component"],
         asked["version"],
         trust_of(asked),
         now=datetime.fromtimestamp(now, UTC),
         requires_promotion=asked["requires_promotion"],
     )
+
+
+def _facts(resolved: Resolved) -> dict[str, Any]:
+    """What the steps after it need of the artifact."""
     artifact = resolved.manifest.artifact
     unpacked = sum(member.size or 0 for member in resolved.manifest.files)
     return {

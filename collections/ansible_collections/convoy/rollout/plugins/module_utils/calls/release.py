@@ -12,9 +12,11 @@ from typing import Any
 from ansible_collections.convoy.rollout.plugins.module_utils import activation, gate, names, staging
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import (
+    ArchiveError,
     ConvoyTargetError,
     InputError,
     PrivilegeError,
+    TreeError,
     failure,
 )
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
@@ -22,6 +24,7 @@ from ansible_collections.convoy.rollout.plugins.module_utils.member import Limit
 from ansible_collections.convoy.rollout.plugins.module_utils.record import Unit
 from ansible_collections.convoy.rollout.plugins.module_utils.systemd import Systemd
 from ansible_collections.convoy.rollout.plugins.module_utils.tree import Tree
+from ansible_collections.convoy.rollout.plugins.module_utils.unpack import Artifact, Delta
 
 REQUIRED_IF = tuple(("state", state, ("release",)) for state in ("staged", "active", "confirmed", "absent"))
 _SHOWN = ("component", "root", "state", "release", "version", "rollout", "token", "keep", "confirm_within")
@@ -40,6 +43,20 @@ def arguments() -> dict[str, Any]:
         "action": {"type": "str", "choices": ["restart", "reload"], "default": "restart"},
     }
     limits = {key: {"type": "int", "default": value} for key, value in vars(Limits()).items()}
+    delta = {
+        "base": {"type": "str", "required": True},
+        "sha256": {"type": "str", "required": True},
+        "size": {"type": "int", "required": True},
+        "format": {"type": "str", "required": True},
+    }
+    pull = {
+        "authorization": {"type": "str", "default": "", "no_log": True},
+        "ca_file": {"type": "str", "default": ""},
+        "timeout": {"type": "float", "default": 30.0},
+        "deadline": {"type": "float", "default": 1800.0},
+        "retries": {"type": "int", "default": 5},
+        "proxy": {"type": "bool", "default": False},
+    }
     own = {
         "component": {"type": "str", "required": True},
         "root": {"type": "path"},
@@ -51,6 +68,11 @@ def arguments() -> dict[str, Any]:
         "artifact": {"type": "path"},
         "lacking": {"type": "bool", "default": False},
         "manifest": {"type": "dict"},
+        "transfer": {"type": "str", "choices": ["push", "delta", "pull"], "default": "push"},
+        "releases": {"type": "list", "elements": "dict", "default": []},
+        "delta": {"type": "dict", "options": delta},
+        "url": {"type": "str"},
+        "pull": {"type": "dict", "options": pull},
         "verify_only": {"type": "bool", "default": False},
         "config": {"type": "list", "elements": "dict", "default": [], "options": config},
         "units": {"type": "list", "elements": "dict", "default": [], "options": unit},
@@ -120,12 +142,40 @@ def stage(host: Host, params: dict[str, Any], is_check: bool) -> dict[str, Any]:
         return dict(host.outcome(release, changed), artifact_needed=False)
     if not params["mend"]:
         staging.check_not_in_use(host, release)
-    staging.check_space(host, wanted)
+    is_fetched = params["transfer"] == "pull" and params["artifact"] is None
+    staging.check_space(host, wanted, fetched=wanted.artifact.size if is_fetched else 0)
     if params["artifact"] is None or is_check:
-        return dict(host.outcome(release, is_check), artifact_needed=params["artifact"] is None)
+        needed = dict(host.outcome(release, is_check), artifact_needed=params["artifact"] is None)
+        return dict(needed, **staging.offer(host, wanted)) if params["transfer"] == "delta" else needed
     limits = Limits(**(params["limits"] or {}))
+    if params["delta"]:
+        return add_to_base(host, wanted, params, limits)
     staging.stage(host, wanted, params["artifact"], limits, params["strict"])
     return dict(host.outcome(release, True), artifact_needed=False)
+
+
+def add_to_base(host: Host, wanted: staging.Wanted, params: dict[str, Any], limits: Limits) -> dict[str, Any]:
+    """Stage from what is sent and a release that is here; ask for the whole artifact where that does not add up."""
+    given = params["delta"]
+    sent = Artifact(given["sha256"], given["size"], given["format"])
+    try:
+        base = staging.base(host, given["base"])
+        staging.stage(host, wanted, params["artifact"], limits, params["strict"], Delta(sent, base.copy))
+    except (ArchiveError, TreeError) as error:
+        return dict(host.outcome(wanted.release, False), artifact_needed=True, fallback=error.message)
+    return dict(host.outcome(wanted.release, True), artifact_needed=False, reused=base.taken)
+
+
+def pull(host: Host, params: dict[str, Any]) -> dict[str, Any]:
+    """Fetch the artifact, while others may work on the tree, and stage it."""
+    from ansible_collections.convoy.rollout.plugins.module_utils import fetch
+
+    wanted = wanted_of(params)
+    source = fetch.Source(params["url"] or "", **(params["pull"] or {}))
+    with fetch.place(host.tree, wanted.artifact.sha256, host.clock, params["lock_timeout"]) as descriptor:
+        fetched = fetch.fetch(source, wanted.artifact, descriptor, host.clock)
+        host.done("fetched")
+        return dict(change(host, dict(params, artifact=f"/proc/self/fd/{descriptor}")), fetched=fetched)
 
 
 def leave_alone(host: Host, params: dict[str, Any]) -> dict[str, Any]:
@@ -171,6 +221,8 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         host = host_of(params)
         steps = host.steps
         result = foresee(host, params) if check_mode else change(host, params)
+        if params["transfer"] == "pull" and result.get("artifact_needed") and not check_mode:
+            result = pull(host, params)
     except (ConvoyTargetError, OSError) as error:
         result = failure(error)
     return dict(result, steps=steps, invocation=shown)
