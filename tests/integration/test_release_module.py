@@ -9,35 +9,23 @@ import base64
 import gzip
 import hashlib
 import io
-import itertools
 import json
 import os
 import tarfile
 import threading
 import time
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import ansible
 import pytest
+
+from .payload import PLUGINS, modules
 
 HOST = "app1"
 ROOT = "/srv/convoy-test"
 UNIT = "convoy-test-release.service"
 PORT = 18090
-PACKAGE = "ansible_collections/convoy/rollout/plugins"
-PLUGINS = Path(__file__).parents[2] / "collections" / PACKAGE
-
-CALL = """
-import importlib, json, sys
-from ansible.module_utils.testing import patch_module_args
-
-module = importlib.import_module("ansible_collections.convoy.rollout.plugins.modules." + sys.argv[1])
-with patch_module_args(json.load(sys.stdin)):
-    module.main()
-"""
 
 SERVER = f"""
 import http.server, json, os
@@ -184,25 +172,6 @@ class Component:
                 f"systemctl is-enabled {UNIT}; {ASK}; ls -A {ROOT}/.convoy/incoming"
             ).splitlines()
             assert (enabled, json.loads(answer)["version"], left) == ("enabled", version, [])
-
-
-def modules() -> bytes:
-    """The modules and all that they import, as one program: `MODULE < arguments > result`."""
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for top, package in ((Path(ansible.__file__).parent, "ansible"), (PLUGINS, PACKAGE)):
-            for source in (
-                *top.glob("release.py"),
-                *top.glob("module_utils/**/*.py"),
-                *top.glob("modules/release*.py"),
-            ):
-                archive.write(source, f"{package}/{source.relative_to(top)}")
-        for package in ("ansible", *itertools.accumulate(PACKAGE.split("/"), "{}/{}".format)):
-            archive.writestr(f"{package}/__init__.py", "")
-        for package in ("modules", "module_utils"):
-            archive.writestr(f"{PACKAGE}/{package}/__init__.py", "")
-        archive.writestr("__main__.py", CALL)
-    return packed.getvalue()
 
 
 @pytest.fixture(scope="module")

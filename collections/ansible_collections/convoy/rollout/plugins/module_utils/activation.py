@@ -118,12 +118,14 @@ def _revert_to(
     recorded = host.tree.verify(target)
     host.done("verified")
     probing = _remembered_gate(recorded, order)
+    left = _left_by(history, active, target)
     if active == target and history.state(target) == "good":
         judgement = _if_in_service(host, recorded, probing)
-        if judgement is not None:
+        if judgement is not None and left is None:
             return host.outcome(target, False, gate=judgement.gate, process=judgement.processes)
+        if judgement is not None:
+            return _close_rollback(host, left, target, reason, judgement)
     host.units.plan(recorded.units)
-    left = _left_by(history, active, target)
     if left is None:
         host.note("activating", target, came_from=history.origin_of(active, target))
     else:
