@@ -196,7 +196,7 @@ class World:
         self.place = place
         self.root = place / "srv" / "hello"
         self.units = place / "systemd"
-        self.units.mkdir()
+        self.units.mkdir(exist_ok=True)
         self.supervisor = DirectorySupervisor(place / "supervisor", self.units)
         self.clock = FakeClock()
 
