@@ -336,7 +336,8 @@ def spread(found: list[Cut]) -> list[Cut]:
 def test_power_cuts(place: Path, road: str, commits: bool) -> None:
     began = time.monotonic()
     count, faults = campaign(place, road, spread, commits=commits)
-    print(f"{road}, {'ext4 commits' if commits else 'ext4 waits'}: {count} power cuts, {len(faults)} faults, {time.monotonic() - began:.0f} s")
+    told = f"{road}, ext4 {'commits' if commits else 'waits'}"
+    print(f"{told}: {count} power cuts, {len(faults)} faults, {time.monotonic() - began:.0f} s")
     assert faults == {}
     assert count >= (CUTS or 50)
 

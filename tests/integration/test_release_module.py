@@ -442,6 +442,24 @@ def test_disk_that_fills_up_meanwhile(component: Component) -> None:
     assert component.stage("1.1.0", {"big": b"small"})["changed"] is True
 
 
+def test_inodes_that_run_out_meanwhile(component: Component) -> None:
+    component.shell(f"mkdir -p {ROOT} && mount -t tmpfs -o size=400m,nr_inodes=2000 tmpfs {ROOT}")
+    component.deploy("1.0.0")
+    filler = component.meanwhile(
+        f"until compgen -G '{ROOT}/.convoy/incoming/unpack.*' >/dev/null; do :; done; mkdir {ROOT}/filler; "
+        f"for n in $(seq 2000); do : > {ROOT}/filler/$n; done 2>/dev/null; true"
+    )
+    files = {"big": os.urandom(90_000_000), **{f"f{number}": b"x" for number in range(500)}}
+    result = component.stage("1.1.0", files)
+    filler.join()
+    assert result["failed"] is True, result
+    assert "ran out of room while 1.1.0-abc was staged" in result["msg"]
+    assert component.shell(f"ls -A {ROOT}/.convoy/incoming; ls {ROOT}/releases") == "1.0.0-abc"
+    component.shell(f"rm -r {ROOT}/filler")
+    component.check_serving("1.0.0")
+    assert component.stage("1.1.0", {"big": b"small"})["changed"] is True
+
+
 def test_prune_keeps_the_active_and_the_last_good_one(component: Component) -> None:
     for number in range(3):
         component.deploy(f"1.{number}.0")

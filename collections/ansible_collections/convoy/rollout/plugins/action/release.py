@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
+from ansible.plugins.connection import ConnectionBase
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.courier import Courier, Result
 from ansible_collections.convoy.rollout.plugins.plugin_utils.manifest import Manifest, from_json
@@ -32,6 +33,8 @@ class ActionModule(ReleaseAction):
             arguments = {key: value for key, value in arguments.items() if key not in ("manifest", "config", "units")}
         elif arguments.get("state") == "staged":
             self._complete(arguments, task_vars or {})
+        elif arguments.get("state") == "confirmed":
+            _connect_anew(self._connection)
         courier = Courier(self, task_vars or {})
         sends = bool(artifact) and not self._task.check_mode
         result.update(courier.call("release", arguments, artifact if sends and lacking else None))
@@ -50,6 +53,12 @@ class ActionModule(ReleaseAction):
                 "since the plan was made. Run the deployment again to plan anew"
             )
         arguments.update(manifest=manifest.for_host(), config=list(rendered.config), units=list(rendered.units))
+
+
+def _connect_anew(connection: ConnectionBase) -> None:
+    """What confirms a release is that the host can be reached: a connection that was open before does not show it."""
+    if type(connection).reset is not ConnectionBase.reset:
+        connection.reset()
 
 
 def _verified(manifest: Mapping[str, str]) -> Manifest:

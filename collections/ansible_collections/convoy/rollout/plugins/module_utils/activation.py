@@ -62,6 +62,7 @@ def activate(host: Host, order: Order) -> dict[str, Any]:
     if active == recorded.release and history.state(active) in ("good", "active"):
         judgement = _if_in_service(host, recorded, probing)
         if judgement is not None:
+            guard.tidy(host)
             return host.outcome(active, False, gate=judgement.gate, process=judgement.processes)
     staging.adopt(host, active)
     way = history.way_back(active, recorded.release, host.tree.present())
@@ -78,6 +79,7 @@ def confirm(host: Host, order: Order) -> dict[str, Any]:
     if active != release or history.state(release) not in ("active", "good"):
         raise TreeError(_why_not_to_confirm(history, release, active), active=active)
     if history.state(release) == "good":
+        guard.tidy(host)
         return host.outcome(release, False)
     host.note("good", release)
     guard.tidy(host)
