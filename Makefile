@@ -48,7 +48,7 @@ lint: env ## ruff, vermin (Python 3.8 on targets), ansible-lint, changelog fragm
 
 types: env ## mypy --strict
 	mypy
-	MYPYPATH=collections:. mypy tests/chaos
+	MYPYPATH=collections:. mypy tests/chaos tests/hardening
 
 unit: env ## unit tests of the collection, by ansible-test
 	tests/ansible-test units --local --python $(PYTHON_VERSION)

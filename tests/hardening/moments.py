@@ -13,7 +13,8 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 PACKAGE = "ansible_collections.convoy.rollout.plugins.module_utils."
 # What the code itself gives a name: these are the steps of a release.

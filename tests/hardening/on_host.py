@@ -21,7 +21,8 @@ import subprocess
 import sys
 import time
 import traceback
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 UNITS = "/etc/systemd/system"
 
@@ -34,7 +35,7 @@ MODULES = {
 }
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """The call came to the moment at which it was to be killed."""
 
 
@@ -49,8 +50,8 @@ class Component:
     def calls(self, calls: list[dict[str, Any]], kill: list[Any] | None = None) -> list[list[Any]]:
         """Make the calls one after the other, and kill one: [its number, the moment, which of that name].
 
-        Returns the moments that came, in the same form. Raises Killed, or AssertionError where a call ends otherwise
-        than it should.
+        Returns the moments that came, in the same form. Raises KilledError, or AssertionError where a call ends
+        otherwise than it should.
         """
         seen: list[list[Any]] = []
         for number, call in enumerate(calls):
@@ -69,7 +70,7 @@ class Component:
             self._live(module, arguments, at, said, came)
         _pid, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status) and at:
-            raise Killed
+            raise KilledError
         assert not os.WIFSIGNALED(status), "the module died by itself"
         with open(said) as stream:
             result = json.loads(stream.read().splitlines()[-1])
@@ -94,7 +95,7 @@ class Component:
                 except SystemExit:
                     sys.stdout.flush()
             os._exit(0)
-        except BaseException:  # nothing of the parent may be run by a child
+        finally:  # nothing of the parent may be run by a child
             traceback.print_exc()
             os._exit(9)
 
@@ -145,11 +146,11 @@ class Component:
         """At every moment: the old release or the new one, whole, and every release that has its name is whole."""
         current = self.root + "/current"
         active = os.path.basename(os.readlink(current)) if os.path.islink(current) else None
-        assert active in self.job["allowed"], "%s is active" % active
+        assert active in self.job["allowed"], f"{active} is active"
         assert active or not os.path.lexists(current)
         for release in listing(self.root + "/releases"):
             found = digests(os.path.join(self.root, "releases", release))
-            assert found == self.job["releases"][release], "%s is not whole: %s" % (release, sorted(found))
+            assert found == self.job["releases"][release], f"{release} is not whole: {sorted(found)}"
         self.journal()
 
     def journal(self) -> list[dict[str, Any]]:
@@ -178,7 +179,7 @@ class Component:
         assert sorted(self._unit_files()) == sorted(wanted["units"]), self._unit_files()
         for unit in wanted["units"]:
             pid = subprocess.check_output(["systemctl", "show", "-P", "MainPID", unit], text=True).strip()
-            where = os.readlink("/proc/%s/cwd" % pid)
+            where = os.readlink(f"/proc/{pid}/cwd")
             assert where == os.path.join(self.root, "releases", wanted["active"]), (unit, where)
         info, _came = self.call("release_info", {**self.job["asked"], "verify": True})
         assert not info.get("failed"), info
@@ -212,19 +213,19 @@ def trial(component: Component, kill: list[Any]) -> str | None:
     try:
         component.calls(component.job["calls"], kill)
         return "it was not killed: the moment never came"
-    except Killed:
+    except KilledError:
         pass
     except AssertionError as error:
-        return "ended before: %s" % error
+        return f"ended before: {error}"
     try:
         component.check_whole()
     except (AssertionError, OSError, ValueError) as error:
-        return "after the kill: %s" % (error or traceback.format_exc())
+        return f"after the kill: {error or traceback.format_exc()}"
     try:
         component.calls(component.job["calls"])
         component.check_settled()
     except (AssertionError, OSError, ValueError) as error:
-        return "after the same calls again: %s" % (error or traceback.format_exc())
+        return f"after the same calls again: {error or traceback.format_exc()}"
     return None
 
 
@@ -254,7 +255,7 @@ def main() -> None:
         trials += 1
         fault = trial(component, kill)
         if fault:
-            faults.append("%s (the %d. of call %d): %s" % (kill[1], kill[2], kill[0], fault))
+            faults.append(f"{kill[1]} (the {kill[2]}. of call {kill[0]}): {fault}")
     component.clean()
     shutil.rmtree(component.kept)
     seconds = time.monotonic() - began

@@ -29,7 +29,6 @@ import pytest
 from ansible_collections.convoy.rollout.plugins.module_utils import activation, durable, guard, record, staging
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ActivationError
-from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
 from ansible_collections.convoy.rollout.plugins.module_utils.journal import Journal
 from ansible_collections.convoy.rollout.plugins.module_utils.member import Limits
 from ansible_collections.convoy.rollout.tests.unit.plugins.release_world import DirectorySupervisor, World
@@ -96,7 +95,7 @@ class Disk:
         run("umount", str(self.mounted))
 
     def commit(self) -> None:
-        """Have ext4 write its journal, as it does by itself every few seconds: names are on the disk then, not bytes."""
+        """Have ext4 write its journal, as it does by itself every few seconds: names are there then, not bytes."""
         descriptor = os.open(self.mounted / "unrelated", os.O_WRONLY | os.O_CREAT)
         os.fsync(descriptor)
         os.close(descriptor)
@@ -350,7 +349,7 @@ def switch_without_fsync() -> None:
     inner, fsync = durable.replace_symlink, durable.fsync_directory
 
     def replace(target: str, path: str) -> None:
-        durable.fsync_directory = lambda _path: None
+        durable.fsync_directory = lambda path: None
         inner(target, path)
         durable.fsync_directory = fsync
 
@@ -359,7 +358,7 @@ def switch_without_fsync() -> None:
 
 def release_without_sync() -> None:
     """The files of a release get their name, and are not synced."""
-    durable.sync_file_system = lambda _path: None
+    durable.sync_file_system = lambda path: None
 
 
 def journal_without_fsync() -> None:
@@ -367,7 +366,7 @@ def journal_without_fsync() -> None:
     inner, fsync = Journal.append, os.fsync
 
     def append(self: Journal, entry: object) -> None:
-        os.fsync = lambda _descriptor: None
+        os.fsync = lambda fd: None
         inner(self, entry)  # type: ignore[arg-type]
         os.fsync = fsync
 
@@ -376,7 +375,7 @@ def journal_without_fsync() -> None:
 
 def units_without_recovery() -> None:
     """Units are changed, and the next boot is not told to make them fit."""
-    guard.stand_by = lambda _host, _units: None
+    guard.stand_by = lambda host, units: None
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The module release killed at every step that its code names, on real hosts, and called again.
 
-CONVOY_KILLS says how often at each step, once if it does not. CONVOY_KILLS_ELSEWHERE says how often at every other moment
-of every road: before and after each durable change, each member of the archive, each call of systemd.
+CONVOY_KILLS says how often at each step, once if it does not. CONVOY_KILLS_ELSEWHERE says how often at every other
+moment of every road: before and after each durable change, each member of the archive, each call of systemd.
 """
 
 from __future__ import annotations

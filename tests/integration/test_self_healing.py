@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from .environment import TOP, Environment
 
 WITHIN = 8
-GRACE = 10  # seconds for the way back itself
+GRACE = 10.0  # seconds for the way back itself
 HELLO = {"name": "hello.service", "src": str(TOP / "examples/hello/templates/hello.service.j2")}
 # The release brings a unit that cuts the way as long as it is there. It leaves with the release.
 EVERY_SSHD = "/bin/sh -c 'kill -{signal} $(pidof sshd)'"
@@ -49,9 +50,12 @@ def test_a_release_that_cuts_ssh_is_taken_back(on_1_0_0: Environment, kind: str)
     }
     ended = on_1_0_0.deploy("1.1.0", **variables)
     assert ended.rc != 0, ended.said
-    print(ended.said)
     (host,) = (name for name, status in on_1_0_0.statuses().items() if status != "pending")
-    assert healed_after(on_1_0_0, host) <= WITHIN + GRACE
+    healed, busy = healed_after(on_1_0_0, host), max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    print(
+        f"{kind}: healed {healed:.1f} s after its activation; the load is {busy:.1f} of what this machine does at once"
+    )
+    assert healed <= WITHIN + GRACE * busy
     assert on_1_0_0.view().status == "reverted"
     assert on_1_0_0.statuses()[host] in ("returned", "reverted")
     told = [event for event in on_1_0_0.events("moved") if event["now"] in ("returned", "reverted")]

@@ -23,9 +23,10 @@ from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import SupervisorError
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
 from ansible_collections.convoy.rollout.plugins.module_utils.journal import Entry
+from ansible_collections.convoy.rollout.plugins.module_utils.member import Limits
 from ansible_collections.convoy.rollout.plugins.module_utils.systemd import UnitStatus
 from ansible_collections.convoy.rollout.plugins.module_utils.tree import Tree
-from ansible_collections.convoy.rollout.plugins.module_utils.unpack import Artifact, Limits
+from ansible_collections.convoy.rollout.plugins.module_utils.unpack import Artifact
 
 
 class FakeClock(Clock):
