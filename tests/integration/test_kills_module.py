@@ -112,7 +112,7 @@ def ends(release: str | None, **standing: str) -> dict[str, Any]:
 
 
 TWO = [staged(OLDEST), active(OLDEST), staged(OLD), active(OLD)]
-FAILS = call("active", ILL, fails=True)
+FAILS = call("active", ILL, fails=True, gate={"interval": 0.05, "successes": 1, "deadline": 0.5, "timeout": 0.5})
 ROADS: dict[str, dict[str, Any]] = {
     "deployment": {
         "before": TWO,
@@ -152,7 +152,7 @@ ROADS: dict[str, dict[str, Any]] = {
         "ends": ends(OLD, new="removed"),
     },
 }
-GATE = {"interval": 0.05, "successes": 1, "deadline": 0.5, "timeout": 5}
+GATE = {"interval": 0.05, "successes": 1, "deadline": 30, "timeout": 10}  # the machine may be busy
 COMMON = {
     "component": "convoy-kill",
     "root": ROOT,

@@ -199,7 +199,7 @@ class World:
         self.units = place / "systemd"
         self.units.mkdir(exist_ok=True)
         self.supervisor = DirectorySupervisor(place / "supervisor", self.units)
-        self.clock = FakeClock()
+        self.clock: Clock = FakeClock()
 
     def host(self, rollout: str = "r-1", token: int = 1) -> Host:
         """The host in the hands of a rollout."""
