@@ -15,7 +15,6 @@ import json
 import os
 import stat
 import sys
-import time
 from typing import Any
 
 sys.path.insert(0, sys.argv[1])
@@ -59,8 +58,7 @@ def digest(path: str) -> str:
 
 
 def stage(arguments: dict[str, Any], said: str) -> dict[str, Any]:
-    """What the module says, run in a child; how it ended, how long it took, and the most memory that it had."""
-    began = time.monotonic()
+    """What the module says, run in a child; how it ended, the processor time that it took, and the most memory."""
     child = os.fork()
     if child == 0:
         os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
@@ -75,7 +73,7 @@ def stage(arguments: dict[str, Any], said: str) -> dict[str, Any]:
         lines = stream.read().splitlines()
     result = json.loads(lines[-1]) if lines else {"msg": "it said nothing"}
     told = {name: result.get(name) for name in ("failed", "msg", "exception", "active")}
-    return {**told, "status": status, "seconds": time.monotonic() - began, "kilobytes": used.ru_maxrss}
+    return {**told, "status": status, "seconds": used.ru_utime + used.ru_stime, "kilobytes": used.ru_maxrss}
 
 
 def main() -> None:

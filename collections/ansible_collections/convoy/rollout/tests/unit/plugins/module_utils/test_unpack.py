@@ -188,10 +188,10 @@ def test_hostile(place: Place, name: str) -> None:
     """Refused for its own reason, in little time and memory, and with nothing outside."""
     hostile = HOSTILE[name]
     data = hostile.make()
-    began = time.monotonic()
+    began = time.process_time()
     with little_memory(), pytest.raises(ArchiveError, match=hostile.reason):
         place.unpack(data, hostile.files, hostile.format, hostile.strict)
-    assert time.monotonic() - began < MOST_SECONDS
+    assert time.process_time() - began < MOST_SECONDS
     place.check_outside()
 
 

@@ -141,14 +141,14 @@ def check(data: bytes, format_name: str) -> bool:
         path.write_bytes(data)
         release.parent.mkdir(parents=True)
         artifact = Artifact(hashlib.sha256(data).hexdigest(), len(data), format_name)
-        began = time.monotonic()
+        began = time.process_time()
         try:
             with path.open("rb") as stream:
                 unpack(stream, artifact, FILES, str(release), Limits(), False)
             refused = False
         except ArchiveError:
             refused = True
-        assert time.monotonic() - began < MOST_SECONDS
+        assert time.process_time() - began < MOST_SECONDS
         assert [sorted(os.listdir(Path(place, *parts))) for parts in ((), ("a",))] == [["a", "artifact"], ["b"]]
         assert set(os.listdir(release.parent)) <= {"release"}
         if not refused:
