@@ -101,7 +101,7 @@ prove: prove-coordinator prove-archives prove-power prove-kills ## the four proo
 prove-coordinator: env ## 10,000 histories of the coordinator instead of 300: half an hour
 	CONVOY_HISTORIES=10000 python -m pytest -n auto -o timeout=0 $(COLLECTION)/tests/unit/plugins/plugin_utils/coordinator/test_rollouts_always.py
 
-prove-archives: env ## 2,000 changed archives for each of 16 properties instead of 100; hostile ones on a real host
+prove-archives: env ## 2,000 changed archives for each of 11 properties instead of 100; hostile ones on a real host
 	CONVOY_EXAMPLES=2000 python -m pytest -n auto -o timeout=0 $(COLLECTION)/tests/unit/plugins/module_utils/test_unpack_fuzzed.py
 	tests/in-lab prove 1 python -m pytest -s tests/integration/test_hostile_module.py
 
