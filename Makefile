@@ -18,7 +18,7 @@ export PATH := $(BIN):$(PATH)
 # Debian's packages that bring a command, where it is missing; PostgreSQL's are off the PATH there.
 installed = @command -v $(1) /usr/lib/postgresql/*/bin/$(1) >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y --no-install-recommends $(2); }
 
-.PHONY: help env lab lab-down deploy test lint types unit project controller ledger traffic sanity galaxy matrix integration e2e bench chaos prove molecule format changelog lock clean
+.PHONY: help env lab lab-down deploy test lint types unit project controller ledger traffic sanity galaxy matrix hardening integration e2e bench chaos prove prove-coordinator prove-archives prove-power prove-kills molecule format changelog lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,7 +36,7 @@ deploy: env lab ## publish the example, deploy 1.0.0, roll 1.1.0 out over the la
 	@examples/tour
 
 test: RUNS = 10
-test: lint types unit project controller ledger traffic sanity galaxy matrix integration e2e molecule chaos ## everything that .ci/run checks
+test: lint types unit project controller ledger traffic sanity galaxy matrix hardening integration e2e molecule chaos ## everything that .ci/run checks
 
 lint: env ## ruff, vermin (Python 3.8 on targets), ansible-lint, changelog fragments
 	ruff check .
@@ -48,7 +48,7 @@ lint: env ## ruff, vermin (Python 3.8 on targets), ansible-lint, changelog fragm
 
 types: env ## mypy --strict
 	mypy
-	MYPYPATH=collections:. mypy tests/chaos
+	MYPYPATH=collections:. mypy tests/chaos tests/hardening
 
 unit: env ## unit tests of the collection, by ansible-test
 	tests/ansible-test units --local --python $(PYTHON_VERSION)
@@ -76,6 +76,9 @@ galaxy: env ## build the collection, check it as Galaxy does, lint its documenta
 matrix: env ## unit tests under ansible-core 2.21, of target code under Python 3.8; MATRIX=every for all between
 	tests/matrix
 
+hardening: env ## power cuts in the middle of deployments, over an ext4 on a loop device
+	$(SUDO) env PYTHONPATH=collections $(BIN)/python -m pytest -p no:cacheprovider -rs tests/hardening
+
 integration: env ## the modules on real hosts, over a lab of their own, named test
 	tests/in-lab test 3 python -m pytest $(wildcard tests/integration/test_*_module.py)
 
@@ -94,8 +97,20 @@ bench: env ## measure ledger, coordinator, judges and whole deployments; writes 
 	bench/deployment
 	bench/transfer
 
-prove: env ## 10,000 histories of the coordinator instead of 300: half an hour
+prove: prove-coordinator prove-archives prove-power prove-kills ## the four proofs below, one after the other
+
+prove-coordinator: env ## 10,000 histories of the coordinator instead of 300: half an hour
 	CONVOY_HISTORIES=10000 python -m pytest -n auto -o timeout=0 $(COLLECTION)/tests/unit/plugins/plugin_utils/coordinator/test_rollouts_always.py
+
+prove-archives: env ## 2,000 changed archives for each of 11 properties instead of 100; hostile ones on a real host
+	CONVOY_EXAMPLES=2000 python -m pytest -n auto -o timeout=0 $(COLLECTION)/tests/unit/plugins/module_utils/test_unpack_fuzzed.py
+	tests/in-lab prove 1 python -m pytest -s tests/integration/test_hostile_module.py
+
+prove-power: env ## a power cut at every moment of three roads instead of four of each
+	$(SUDO) env PYTHONPATH=collections CONVOY_CUTS=0 $(BIN)/python -m pytest -p no:cacheprovider -rs -s -o timeout=0 tests/hardening
+
+prove-kills: env ## the module release killed 20 times at every step, and once at every other moment
+	CONVOY_KILLS=20 CONVOY_KILLS_ELSEWHERE=1 tests/in-lab prove 3 python -m pytest -s -o timeout=0 tests/integration/test_kills_module.py
 
 molecule: env ## molecule's scenarios over a lab of their own, named molecule
 	tests/molecule test --all

@@ -9,35 +9,23 @@ import base64
 import gzip
 import hashlib
 import io
-import itertools
 import json
 import os
 import tarfile
 import threading
 import time
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import ansible
 import pytest
+
+from .payload import PLUGINS, modules
 
 HOST = "app1"
 ROOT = "/srv/convoy-test"
 UNIT = "convoy-test-release.service"
 PORT = 18090
-PACKAGE = "ansible_collections/convoy/rollout/plugins"
-PLUGINS = Path(__file__).parents[2] / "collections" / PACKAGE
-
-CALL = """
-import importlib, json, sys
-from ansible.module_utils.testing import patch_module_args
-
-module = importlib.import_module("ansible_collections.convoy.rollout.plugins.modules." + sys.argv[1])
-with patch_module_args(json.load(sys.stdin)):
-    module.main()
-"""
 
 SERVER = f"""
 import http.server, json, os
@@ -184,25 +172,6 @@ class Component:
                 f"systemctl is-enabled {UNIT}; {ASK}; ls -A {ROOT}/.convoy/incoming"
             ).splitlines()
             assert (enabled, json.loads(answer)["version"], left) == ("enabled", version, [])
-
-
-def modules() -> bytes:
-    """The modules and all that they import, as one program: `MODULE < arguments > result`."""
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for top, package in ((Path(ansible.__file__).parent, "ansible"), (PLUGINS, PACKAGE)):
-            for source in (
-                *top.glob("release.py"),
-                *top.glob("module_utils/**/*.py"),
-                *top.glob("modules/release*.py"),
-            ):
-                archive.write(source, f"{package}/{source.relative_to(top)}")
-        for package in ("ansible", *itertools.accumulate(PACKAGE.split("/"), "{}/{}".format)):
-            archive.writestr(f"{package}/__init__.py", "")
-        for package in ("modules", "module_utils"):
-            archive.writestr(f"{PACKAGE}/{package}/__init__.py", "")
-        archive.writestr("__main__.py", CALL)
-    return packed.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -469,6 +438,24 @@ def test_disk_that_fills_up_meanwhile(component: Component) -> None:
     assert "ran out of room while 1.1.0-abc was staged" in result["msg"]
     assert component.shell(f"ls -A {ROOT}/.convoy/incoming; ls {ROOT}/releases") == "1.0.0-abc"
     component.shell(f"rm {ROOT}/filler*")
+    component.check_serving("1.0.0")
+    assert component.stage("1.1.0", {"big": b"small"})["changed"] is True
+
+
+def test_inodes_that_run_out_meanwhile(component: Component) -> None:
+    component.shell(f"mkdir -p {ROOT} && mount -t tmpfs -o size=400m,nr_inodes=2000 tmpfs {ROOT}")
+    component.deploy("1.0.0")
+    filler = component.meanwhile(
+        f"until compgen -G '{ROOT}/.convoy/incoming/unpack.*' >/dev/null; do :; done; mkdir {ROOT}/filler; "
+        f"for n in $(seq 2000); do : > {ROOT}/filler/$n; done 2>/dev/null; true"
+    )
+    files = {"big": os.urandom(90_000_000), **{f"f{number}": b"x" for number in range(500)}}
+    result = component.stage("1.1.0", files)
+    filler.join()
+    assert result["failed"] is True, result
+    assert "ran out of room while 1.1.0-abc was staged" in result["msg"]
+    assert component.shell(f"ls -A {ROOT}/.convoy/incoming; ls {ROOT}/releases") == "1.0.0-abc"
+    component.shell(f"rm -r {ROOT}/filler")
     component.check_serving("1.0.0")
     assert component.stage("1.1.0", {"big": b"small"})["changed"] is True
 

@@ -15,6 +15,7 @@ from typing import Any
 from ansible import constants
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.plugins.connection import ConnectionBase
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils import transfer
 from ansible_collections.convoy.rollout.plugins.plugin_utils.bringing import Bringing
@@ -48,6 +49,8 @@ class ActionModule(ReleaseAction):
                 bringing = Bringing(call, arguments, artifact, manifest, published, Path(constants.DEFAULT_LOCAL_TMP))
                 held = transfer.held_of(asked["releases"] or [])
                 return {**result, **bringing.bring(how, boolean(asked["lacking"] or False), held)}
+        elif arguments.get("state") == "confirmed":
+            _connect_anew(self._connection)
         return {**result, **courier.call("release", arguments)}
 
     def _how(self, arguments: dict[str, Any], asked: Mapping[str, Any], manifest: Manifest) -> transfer.Transfer:
@@ -72,6 +75,12 @@ class ActionModule(ReleaseAction):
             )
         arguments.update(manifest=manifest.for_host(), config=list(rendered.config), units=list(rendered.units))
         return manifest
+
+
+def _connect_anew(connection: ConnectionBase) -> None:
+    """What confirms a release is that the host can be reached: a connection that was open before does not show it."""
+    if type(connection).reset is not ConnectionBase.reset:
+        connection.reset()
 
 
 def _verified(manifest: Mapping[str, str]) -> Manifest:

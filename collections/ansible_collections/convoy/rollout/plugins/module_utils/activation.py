@@ -68,6 +68,7 @@ def activate(host: Host, order: Order) -> dict[str, Any]:
     if active == recorded.release and history.state(active) in ("good", "active") and not order.mend:
         judgement = _if_in_service(host, recorded, probing)
         if judgement is not None:
+            guard.tidy(host)
             return host.outcome(active, False, gate=judgement.gate, process=judgement.processes)
     staging.adopt(host, active)
     way = history.way_back(active, recorded.release, host.tree.present())
@@ -86,6 +87,7 @@ def confirm(host: Host, order: Order) -> dict[str, Any]:
     if active != release or history.state(release) not in ("active", "good"):
         raise TreeError(_why_not_to_confirm(history, release, active), active=active)
     if history.state(release) == "good":
+        guard.tidy(host)
         return host.outcome(release, False)
     host.note("good", release)
     guard.tidy(host)
@@ -126,12 +128,14 @@ def _revert_to(
     recorded = host.tree.verify(target)
     host.done("verified")
     probing = _remembered_gate(recorded, order)
+    left = _left_by(history, active, target)
     if active == target and history.state(target) == "good":
         judgement = _if_in_service(host, recorded, probing)
-        if judgement is not None:
+        if judgement is not None and left is None:
             return host.outcome(target, False, gate=judgement.gate, process=judgement.processes)
+        if judgement is not None:
+            return _close_rollback(host, left, target, reason, judgement)
     host.units.plan(recorded.units)
-    left = _left_by(history, active, target)
     if left is None:
         host.note("activating", target, came_from=history.origin_of(active, target))
     else:

@@ -32,7 +32,8 @@ options:
     description:
       - V(staged) brings the release beside the running one. Nothing that serves is touched.
       - V(active) takes a staged release into service, and goes back if it does not become healthy.
-      - V(confirmed) makes a release that was activated with O(confirm_within) a good one.
+      - V(confirmed) makes a release that was activated with O(confirm_within) a good one. It connects to the host anew,
+        since a connection that was open before does not show that the host can be reached.
       - V(reverted) goes back to O(release), or to the last good release. The one that is left is no target of a
         rollback any more until it was active and good again. Where the same O(rollout) brought the first release of
         this host, nothing is active afterwards.

@@ -89,8 +89,10 @@ def outcome(results: Results, failure: Mapping[str, Any]) -> dict[str, str]:
             return {"outcome": "failed", "why": why}
         why = f"the load balancer cannot be reached, the host was left as it was: {_why(drain)}"
         return {"outcome": "reverted", "why": why}
-    if activate.get("unreachable"):
-        return {"outcome": "lost", "why": f"it cannot be reached any more: {_why(activate)}"}
+    confirm = _ran(results, "confirm")
+    gone = next((result for result in (activate, confirm) if result.get("unreachable")), None)
+    if gone is not None:
+        return {"outcome": "lost", "why": f"it cannot be reached any more: {_why(gone)}"}
     fault = failure or next((result for result in (drain, undrain) if result.get("unreachable")), {})
     if not fault:
         return {"outcome": "succeeded", "why": ""}
@@ -106,7 +108,7 @@ def go_forward(road: Sequence[str], take: Take) -> dict[str, str]:
     results: dict[str, Mapping[str, Any]] = {}
     failure: Mapping[str, Any] = {}
     for step in road:
-        if not may_go_on([_ran(results, "drain"), _ran(results, "activate")]):
+        if not may_go_on([_ran(results, "drain"), _ran(results, "activate"), _ran(results, "confirm")]):
             break
         results[step] = take(step)
         if results[step].get("failed"):
@@ -159,6 +161,8 @@ def way_back(results: Results, failure: str) -> dict[str, str]:
         result = _ran(results, step)
         if _away(result):
             return {"outcome": "stuck", "why": f"{step}: {_why(result)}"}
+    if not failure and _ran(results, "await") and _ran(results, "revert").get("changed") is False:
+        return {"outcome": "returned", "why": "when it could be reached again it had gone back by itself"}
     return {"outcome": "stuck" if failure else "returned", "why": failure}
 
 
@@ -253,6 +257,11 @@ def server_names(hosts: Sequence[str], servers: Mapping[str, str]) -> list[str]:
 def without_service(road: Sequence[str], switch: Mapping[str, Any] | None) -> list[str]:
     """The road of a host of the idle colour, where the load balancers are switched: it is not put into service."""
     return [step for step in road if not switch or step not in ("undrain", "after_undrain")]
+
+
+def unless_confirming(road: Sequence[str], confirm_within: int) -> list[str]:
+    """The road without what only a host needs that takes an unconfirmed release back by itself, where none does."""
+    return [step for step in road if confirm_within or step not in ("confirm", "await")]
 
 
 def membership(

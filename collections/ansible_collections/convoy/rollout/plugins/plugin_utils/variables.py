@@ -20,7 +20,8 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec im
 PREFIXES = ("component_", "rollout_", "environment_", "traffic_", "depot_", "publish_", "ledger_", "drift_")
 REGISTERED = frozenset(
     {
-        "component_activated", "component_drift", "component_read", "component_reverted", "component_staged",
+        "component_activated", "component_awaited", "component_confirmed", "component_drift", "component_read",
+        "component_reverted", "component_staged",
         "rollout_admission", "rollout_balancers", "rollout_checked", "rollout_current", "rollout_decided",
         "rollout_drift", "rollout_expected", "rollout_failed", "rollout_gate_hosts", "rollout_opened",
         "rollout_phase_failed", "rollout_report", "rollout_results", "rollout_road", "rollout_road_back",

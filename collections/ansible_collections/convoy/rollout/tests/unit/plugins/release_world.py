@@ -23,9 +23,10 @@ from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import SupervisorError
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
 from ansible_collections.convoy.rollout.plugins.module_utils.journal import Entry
+from ansible_collections.convoy.rollout.plugins.module_utils.member import Limits
 from ansible_collections.convoy.rollout.plugins.module_utils.systemd import UnitStatus
 from ansible_collections.convoy.rollout.plugins.module_utils.tree import Tree
-from ansible_collections.convoy.rollout.plugins.module_utils.unpack import Artifact, Limits
+from ansible_collections.convoy.rollout.plugins.module_utils.unpack import Artifact
 
 
 class FakeClock(Clock):
@@ -196,9 +197,9 @@ class World:
         self.place = place
         self.root = place / "srv" / "hello"
         self.units = place / "systemd"
-        self.units.mkdir()
+        self.units.mkdir(exist_ok=True)
         self.supervisor = DirectorySupervisor(place / "supervisor", self.units)
-        self.clock = FakeClock()
+        self.clock: Clock = FakeClock()
 
     def host(self, rollout: str = "r-1", token: int = 1) -> Host:
         """The host in the hands of a rollout."""

@@ -88,6 +88,13 @@ def test_confirmation_removes_the_timer(world: Any) -> None:
     assert world.current == "releases/1.0.0-abc"
 
 
+def test_confirmation_that_died_leaves_no_timer_when_it_comes_again(world: Any) -> None:
+    deploy(world, "1.0.0", confirm_within=60)
+    world.host().note("good", "1.0.0-abc")
+    assert activation.confirm(world.host(), world.order("1.0.0-abc"))["changed"] is False
+    assert helpers(world) == []
+
+
 def test_host_goes_back_when_nobody_confirms(world: Any) -> None:
     deploy(world, "1.0.0")
     deploy(world, "1.1.0", confirm_within=60)

@@ -215,6 +215,7 @@ def test_rollback(world: Any) -> None:
     def again() -> None:
         calls.revert("1.0.0")
         check_settled(world, "1.0.0-abc")
+        assert world.host().history().state("1.1.0-abc") == "reverted"
         calls.activate("1.1.0")
 
     assert every_change(lambda: calls.revert("1.0.0"), again, world) > 15

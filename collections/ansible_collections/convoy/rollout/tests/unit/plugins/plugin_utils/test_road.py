@@ -176,6 +176,18 @@ def test_the_files_that_the_site_has_to_have(hooks: Any, adapter: str, site_task
             id="it went away while activating",
         ),
         pytest.param(
+            {"drain": OK, "activate": OK, "confirm": GONE},
+            {},
+            ("lost", "it cannot be reached any more: Connection timed out"),
+            id="its new release cut the way to it",
+        ),
+        pytest.param(
+            {"drain": OK, "activate": OK, "confirm": FAILED, "revert": OK, "undrain": OK},
+            FAILED,
+            ("reverted", "it broke"),
+            id="it had gone back by itself before it was confirmed",
+        ),
+        pytest.param(
             {"drain": OK, "activate": OK, "revert": OK, "undrain": OK},
             FAILED,
             ("reverted", "it broke"),
@@ -270,6 +282,13 @@ def test_no_step_follows_on_a_host_that_is_away_or_empty(results: Any, expected:
         ({"drain": OK, "revert": FAILED}, "it broke", ("stuck", "revert: it broke")),
         ({"drain": OK, "revert": OK, "undrain": GONE}, "", ("stuck", "undrain: Connection timed out")),
         ({"drain": OK, "revert": OK}, "a site's task failed", ("stuck", "a site's task failed")),
+        ({"await": OK, "revert": OK}, "", ("returned", "")),
+        (
+            {"await": OK, "revert": {**OK, "changed": False}},
+            "",
+            ("returned", "when it could be reached again it had gone back by itself"),
+        ),
+        ({"await": FAILED, "revert": SKIPPED}, "it broke", ("stuck", "it broke")),
     ],
 )
 def test_the_way_back_tells_where_it_ended(results: Any, failure: str, expected: tuple[str, str]) -> None:
@@ -277,12 +296,17 @@ def test_the_way_back_tells_where_it_ended(results: Any, failure: str, expected:
     assert (found["outcome"], found["why"]) == expected
 
 
+@pytest.mark.parametrize(("within", "left"), [(0, ["activate", "undrain"]), (60, ["activate", "confirm", "undrain"])])
+def test_only_what_is_to_be_confirmed_is(within: int, left: list[str]) -> None:
+    assert road.unless_confirming(["activate", "confirm", "undrain"], within) == left
+
+
 # what always holds
 
 RESULT = st.sampled_from(
     [{}, OK, FAILED, REVERTED, EMPTIED, GONE, SKIPPED, {"failed": True}, {"failed": True, "msg": " "}]
 )
-RESULTS = st.dictionaries(st.sampled_from(["drain", "activate", "revert", "undrain"]), RESULT)
+RESULTS = st.dictionaries(st.sampled_from(["drain", "activate", "confirm", "await", "revert", "undrain"]), RESULT)
 FAILURES = st.sampled_from([{}, FAILED, {"failed": True, "results": [OK, FAILED]}, {"failed": True, "msg": "\n"}])
 
 
@@ -303,6 +327,12 @@ class Host:
         left = self.results.get(step, [])
         result: dict[str, Any] = left.pop(0) if left else OK
         return result
+
+
+def test_a_host_that_cannot_be_reached_anew_goes_no_further() -> None:
+    host = Host(confirm=GONE)
+    assert road.go_forward(["drain", "activate", "confirm", "undrain"], host.take)["outcome"] == "lost"
+    assert host.taken == ["drain", "activate", "confirm"]
 
 
 @pytest.mark.parametrize(
@@ -384,7 +414,7 @@ def test_a_road_is_ours_where_nothing_of_the_site_lies_on_it(hooks: dict[str, st
 
 def test_every_step_of_the_collection_is_one_task() -> None:
     for adapter in road.BALANCERS:
-        for file in road.steps(["stage", *FORWARD, "revert"], adapter=adapter):
+        for file in road.steps(["stage", *FORWARD, "confirm", "await", "revert"], adapter=adapter):
             assert len(yaml.safe_load(Path(file).read_text(encoding="utf-8"))) == 1, file
 
 
@@ -398,7 +428,7 @@ def test_every_end_of_a_road_can_be_reported_in_one_line(results: Any, failure: 
 
 @given(RESULTS, FAILURES)
 def test_only_a_road_without_fault_is_a_success(results: Any, failure: Any) -> None:
-    away = any(results.get(step, {}).get("unreachable") for step in ("drain", "activate", "undrain"))
+    away = any(results.get(step, {}).get("unreachable") for step in ("drain", "activate", "confirm", "undrain"))
     assert (road.outcome(results, failure)["outcome"] == "succeeded") is (not failure and not away)
 
 
