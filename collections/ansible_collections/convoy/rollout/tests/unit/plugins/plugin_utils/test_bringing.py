@@ -76,8 +76,10 @@ class Road:
 
     def held(self) -> Any:
         """What a road has read of the host."""
-        params = {"component": "hello", "root": str(self.world.root), "units": [], "verify": False}
-        read = release_info.run({**params, "probes": [], "gate": {}, "dependencies": []}, False)
+        asked = ArgumentSpecValidator(release_info.arguments()).validate(
+            {"component": "hello", "root": str(self.world.root)}
+        )
+        read = release_info.run(asked.validated_parameters, False)
         return held_of(read["releases"])
 
     def activate(self, result: Mapping[str, Any]) -> None:
