@@ -36,6 +36,8 @@ ELSEWHERE = int(os.environ.get("CONVOY_KILLS_ELSEWHERE", "0"))
 HERE = Path(__file__).parents[1] / "hardening"
 ROOT = "/srv/convoy-kill"
 PLACE = "/run/convoy-kill"
+PORT = 8765
+SERVE = f"systemd-run --quiet --unit convoy-test-web python3 -m http.server --bind 127.0.0.1 --directory {PLACE} {PORT}"
 OLDEST, OLD, NEW, ILL = (f"{version}-abc" for version in ("0.9.0", "1.0.0", "1.1.0", "1.2.0"))
 A, B, C = (f"convoy-kill-{letter}.service" for letter in "abc")
 
@@ -81,7 +83,7 @@ def call(state: str, release: str | None = None, fails: bool = False, **more: An
     return {"arguments": {"state": state, "release": release, **more}, "fails": fails, **known}
 
 
-def staged(release: str) -> dict[str, Any]:
+def staged(release: str, **more: Any) -> dict[str, Any]:
     """The call that stages a release."""
     data = artifact(release)
     files = [
@@ -89,13 +91,14 @@ def staged(release: str) -> dict[str, Any]:
         for path, digest in digests(release).items()
     ]
     described = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "format": "tar.gz"}
+    how = more or {"artifact": f"{PLACE}/{release}"}
     return call(
         "staged",
         release,
         version=release.split("-")[0],
-        artifact=f"{PLACE}/{release}",
         manifest={"artifact": described, "files": files},
         units=[{"name": name, "content": content} for name, content in UNITS[release].items()],
+        **how,
     )
 
 
@@ -151,6 +154,19 @@ ROADS: dict[str, dict[str, Any]] = {
         "allowed": [OLD],
         "ends": ends(OLD, new="removed"),
     },
+    "artifact that is fetched": {
+        "before": TWO[2:],
+        "calls": [staged(NEW, transfer="pull", url=f"http://127.0.0.1:{PORT}/{NEW}")],
+        "allowed": [OLD],
+        "ends": ends(OLD, old="good", new="staged"),
+    },
+    "repair": {
+        "before": TWO[2:],
+        "damage": {"release": OLD, "files": {"lib/code": "somebody else's"}},
+        "calls": [staged(OLD, artifact=f"{PLACE}/{OLD}", mend=True), active(OLD, mend=True)],
+        "allowed": [OLD],
+        "ends": ends(OLD, old="good"),
+    },
 }
 GATE = {"interval": 0.05, "successes": 1, "deadline": 30, "timeout": 10}  # the machine may be busy
 COMMON = {
@@ -188,6 +204,7 @@ class Killers:
         self.fleet.shell(host, f"mkdir -p {PLACE}")
         for name, data in sent.items():
             self.fleet.shell(host, f"base64 -d > {PLACE}/{name}", base64.b64encode(data).decode())
+        self.fleet.shell(host, SERVE)
 
     def work(self, wanted: dict[str, Any]) -> dict[str, Any]:
         """What a free host finds."""
@@ -213,7 +230,7 @@ def killers(fleet: Any) -> Iterator[Killers]:
         list(pool.map(killers.prepare, killers.hosts))
     yield killers
     for host in killers.hosts:
-        fleet.shell(host, f"rm -rf {PLACE} {ROOT}*")
+        fleet.shell(host, f"systemctl stop convoy-test-web.service; rm -rf {PLACE} {ROOT}*")
 
 
 @pytest.fixture(scope="module")
