@@ -339,7 +339,7 @@ DEEP = 3_000
 
 def zeros(count: int) -> Iterator[bytes]:
     """So many megabytes of them."""
-    for _ in range(count):
+    for _number in range(count):
         yield bytes(1_000_000)
 
 
@@ -440,7 +440,7 @@ def zip64(**lies: int) -> bytes:
 def nested(levels_of_it: int) -> bytes:
     """A zip in a zip in a zip, each with copies of the one inside."""
     data = zip_of(("zeros", bytes(1_000_000)))
-    for _ in range(levels_of_it):
+    for _number in range(levels_of_it):
         data = zip_of(*((f"{number}.zip", data) for number in range(8)))
     return data
 

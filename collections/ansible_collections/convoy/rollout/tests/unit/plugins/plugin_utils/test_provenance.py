@@ -80,7 +80,7 @@ def test_what_a_policy_does_not_accept_has_a_reason_of_its_own(
 ) -> None:
     with pytest.raises(expected, match=said) as refused:
         POLICY.check(statement(made), DIGEST)
-    assert type(refused.value) is expected
+    assert refused.type is expected
 
 
 def test_a_repository_that_two_rules_name_is_told_once() -> None:
@@ -174,7 +174,7 @@ def test_a_policy_that_accepts_nothing_or_too_much_is_refused(
 def test_what_is_no_envelope_is_refused(content: bytes, expected: type[ConvoyError], said: str) -> None:
     with pytest.raises(expected, match=said) as refused:
         read_envelope(content)
-    assert type(refused.value) is expected
+    assert refused.type is expected
 
 
 def test_both_alphabets_of_base64_are_read() -> None:
