@@ -52,7 +52,7 @@ def test_people_pause_a_rollout_that_bars_another_one_and_let_it_go_on(on_1_1_0:
     paused = on_1_1_0.run("pause.yml", rollout_reason="wait for the database")
     assert paused.rc == 0, paused.said
     assert on_1_1_0.view().state.paused.endswith(": wait for the database")
-    second = on_1_1_0.deploy("1.0.0", **on_1_1_0.few)
+    second = on_1_1_0.deploy("1.6.0", **on_1_1_0.few)
     assert second.rc != 0
     assert f"is held by {on_1_1_0.view().holder}" in second.said
     assert f"(process {rolling.pid})" in second.said
