@@ -351,7 +351,9 @@ def packed(format_name: str, parts: Iterator[bytes], before: bytes = b"") -> byt
         "tar.xz": lzma.LZMACompressor,
     }
     maker = makers[format_name]()
-    return b"".join([maker.compress(before), *(maker.compress(part) for part in parts), maker.flush()])
+    made = [maker.compress(before)]
+    made += [maker.compress(part) for part in parts]
+    return b"".join(made) + bytes(maker.flush())
 
 
 def many_directories(form: str) -> bytes:

@@ -124,10 +124,9 @@ MUTATIONS = st.one_of(
     st.tuples(st.just(splice), PLACES, st.integers(0, 40)),
     st.tuples(st.just(overwrite), PLACES, st.integers(0, 40)),
 )
-Mutation = tuple[Any, int, int]
 
 
-def mutated(data: bytes, mutations: list[Mutation]) -> bytes:
+def mutated(data: bytes, mutations: list[tuple[Any, int, int]]) -> bytes:
     """One after the other."""
     for change, place, value in mutations:
         data = change(data, place, value)
@@ -176,13 +175,13 @@ def test_what_is_changed_is_good_itself(format_name: str) -> None:
 
 @pytest.mark.parametrize("format_name", sorted(PLAIN))
 @given(mutations=st.lists(MUTATIONS, min_size=1, max_size=4))
-def test_changed_as_it_lies_on_the_disk(format_name: str, mutations: list[Mutation]) -> None:
+def test_changed_as_it_lies_on_the_disk(format_name: str, mutations: list[tuple[Any, int, int]]) -> None:
     check(mutated(PLAIN[format_name], mutations), format_name)
 
 
 @pytest.mark.parametrize("format_name", sorted(FORMATS))
 @given(mutations=st.lists(MUTATIONS, min_size=1, max_size=4))
-def test_changed_before_it_was_packed(format_name: str, mutations: list[Mutation]) -> None:
+def test_changed_before_it_was_packed(format_name: str, mutations: list[tuple[Any, int, int]]) -> None:
     """The checksums of headers and streams are right, and tell nothing."""
     check(FORMATS[format_name](sound(mutated(PLAIN_TAR, mutations))), format_name)
 
