@@ -469,9 +469,8 @@ class _Loaded:
         if opened != self.id and (token is None or opened):
             raise LedgerError(f"rollout {self.id} is not open: it has {self.state.status}")
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: Asked, question: Question) -> Answer:
         """Decide what is asked about a host."""
-        question = Question.from_text(asked.question)
         self.expect(question.token)
         if asked.position is None or asked.phase is None or asked.zone is None:
             raise LedgerError(f"host {asked.host} is not in the plan of rollout {self.id}: deploy again to plan anew")
@@ -528,10 +527,11 @@ class _Loaded:
 def _answer_all(rollout: str, tx: Transaction, asked: Sequence[Asked]) -> dict[str, str]:
     """What is said to each asker. Who reports goes first: a place that becomes free can be taken at once."""
     loaded, said = _loaded(tx, rollout), {}
-    for one in sorted(asked, key=lambda one: Question.from_text(one.question).outcome is None):
+    questions = [(one, Question.from_text(one.question)) for one in asked]
+    for one, question in sorted(questions, key=lambda pair: pair[1].outcome is None):
         answer: Answer | ConvoyError
         try:
-            answer = loaded.answer(one)
+            answer = loaded.answer(one, question)
         except (LedgerError, StaleTokenError) as error:
             answer = error
         said[one.asker] = _told(answer, tx.head)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import TURN_GRACE
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import Event
@@ -248,16 +248,13 @@ class Ledger:
         It gets the questions that are open, and says something to each by its asker. In SQLite that is this one; in
         PostgreSQL those of all who wait for the lock, so that somebody else may have answered this one.
         """
-        with self._session() as session:
-            if isinstance(session, PostgresSession):
-                return self._ask_among_others(session, stream, rollout, host, question, answer)
-            row = self._begin(session, stream, rollout)
-            rows = session.rows(_READ_HOST, {"rollout_id": rollout, "host_name": host})
-            asked = Asked(stream, self._actor, host, question, *(rows[0] if rows else ()))
-            tx = Transaction(session, stream, self._clock(), self._actor, row)
-            said = answer(tx, [asked])
-            session.commit(tx.writes)
-            return said[asked.asker]
+        if not self.sqlite:
+            with self._session() as session:
+                return self._ask_among_others(cast(PostgresSession, session), stream, rollout, host, question, answer)
+        with self.transaction(stream, rollout) as tx:
+            rows = tx.rows(_READ_HOST, {"rollout_id": rollout, "host_name": host})
+            asked = Asked("this run", self._actor, host, question, *(rows[0] if rows else ()))
+            return answer(tx, [asked])[asked.asker]
 
     def _ask_among_others(
         self, session: PostgresSession, stream: str, rollout: str, host: str, question: str, answer: Answering
