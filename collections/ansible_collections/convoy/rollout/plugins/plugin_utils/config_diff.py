@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.convoy.rollout.plugins.module_utils import units
+from ansible_collections.convoy.rollout.plugins.module_utils.record import Unit
 from ansible_collections.convoy.rollout.plugins.plugin_utils.rendering import Rendered
 from ansible_collections.convoy.rollout.plugins.plugin_utils.text import names
 
@@ -52,7 +54,7 @@ def changes(
     contents = [str(item["content"]) for item in (*rendered.config, *rendered.units)]
     found = []
     for one, content, there in zip(asked, contents, shown, strict=False):
-        after = _as_unit(content) if one["kind"] == UNIT else content
+        after = units.body(Unit(one["name"], content)) if one["kind"] == UNIT else content
         if there["sha256"] != hashlib.sha256(after.encode()).hexdigest():
             found.append(Change(one["kind"], one["name"], tuple(_lines(one, after, there, vaulted))))
     lost = shown[len(asked) :]
@@ -71,11 +73,6 @@ def _lines(asked: Mapping[str, Any], after: str, there: Mapping[str, Any], vault
         return [f"{what} at the ends of its lines"]
     left_out = len(lines) - MOST_LINES
     return [what, *lines[:MOST_LINES], *([f"and {left_out} lines more"] if left_out > 0 else [])]
-
-
-def _as_unit(content: str) -> str:
-    """As a host writes a unit."""
-    return content if content.endswith("\n") else content + "\n"
 
 
 def _holds(text: str, vaulted: Sequence[str]) -> bool:
