@@ -59,29 +59,6 @@ options:
     description: How many people of O(allowed_signers) must have signed a release.
     type: int
     default: 1
-  required_provenance:
-    description:
-      - Who must have built a release, by the DSSE envelopes of in-toto statements with SLSA provenance that are kept
-        with it. Without it nobody asks. Needs the Python package C(securesystemslib[crypto]) on the controller.
-    type: dict
-    suboptions:
-      keys:
-        description: Files of public keys in PEM. One of them must have signed the envelope.
-        type: list
-        elements: path
-        required: true
-      builders:
-        description: The ids of the builders that are accepted.
-        type: list
-        elements: str
-        required: true
-      sources:
-        description:
-          - Patterns, one of which must fit each repository that was built from. C(*) stands for anything but a slash,
-            C(**) for anything; scheme, host and the beginning of the path are without either.
-        type: list
-        elements: str
-        required: true
   ledger_url:
     description: The environment's ledger, as an SQLAlchemy URL. Required if O(do=collect).
     type: str
@@ -104,6 +81,8 @@ options:
     description: Why a release is promoted or retired.
     type: str
     default: no reason was given
+extends_documentation_fragment:
+  - convoy.rollout.provenance
 attributes:
   check_mode:
     description: Can run in check mode and return changed status prediction without modifying target.
