@@ -15,35 +15,19 @@ import pytest
 from sqlalchemy import text
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Admitted, Wait
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import Health, HostFacts, make_plan
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import (
-    FailureBudget,
-    Quantity,
-    RolloutSpec,
-    parse_phases,
-)
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import Event, HostStatus
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import session, store
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rebuild import rebuild
-from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts, Run
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger, LedgerError
 
-STREAM = "staging/hello"
+from .scene import STREAM, open_hosts
 
 
 def write(ledger: Ledger, *kinds: str) -> None:
     with ledger.transaction(STREAM) as tx:
         tx.append("r1", [Event(kind, tx.now, "app1", {"why": "snow \N{SNOWMAN}"}) for kind in kinds])
         tx.finish()
-
-
-def open_hosts(ledger: Ledger, *names: str) -> int:
-    """A rollout of one phase over these hosts, one at a time; its token."""
-    seen = {name: HostFacts(name, "new", "old", health=Health.HEALTHY) for name in names}
-    phases = parse_phases([{"name": "all", "size": "100%"}], 1)
-    plan = make_plan(RolloutSpec(phases, FailureBudget(Quantity(0)), Quantity(1), 60.0), list(seen.values()))
-    run = Run("deploy1", 1, 1, "anna")
-    return Rollouts(ledger, STREAM).open(plan, seen, {"version": "1"}, run, lambda _run: None, "r1", 60.0).token
 
 
 def tamper(ledger: Ledger, statement: str) -> None:

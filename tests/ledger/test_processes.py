@@ -17,11 +17,11 @@ import pytest
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Recorded, Wait
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import Event, RolloutState, evolve
-from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rebuild import rebuild
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts, StaleTokenError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger
 
-STREAM = "staging/hello"
+from .scene import STREAM, assert_whole
+
 Start = Callable[..., Any]
 
 
@@ -37,14 +37,6 @@ def go_at_once(runs: Sequence[Any]) -> None:
         run.wait_until_ready()
     for run in runs:
         run.go()
-
-
-def assert_whole(ledger: Ledger, rollout: str = "r1") -> None:
-    """The chain is intact, and the tables say what the events say."""
-    ledger.verify(STREAM)
-    view = Rollouts(ledger, STREAM).standing(rollout)
-    told = rebuild(ledger.entries(STREAM, rollout))
-    assert (view.state, view.hosts) == (told.state, told.hosts)
 
 
 def states(ledger: Ledger, rollout: str) -> Iterator[RolloutState]:

@@ -15,21 +15,14 @@ import pytest
 from sqlalchemy import text
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Admitted, Recorded
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import Health, HostFacts, make_plan
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import (
-    FailureBudget,
-    Quantity,
-    RolloutSpec,
-    parse_phases,
-)
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import HostStatus
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import rollouts as rollouts_module
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import store
-from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rebuild import rebuild
-from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts, Run, StaleTokenError
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts, StaleTokenError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger, LedgerError
 
-STREAM = "staging/hello"
+from .scene import STREAM, assert_whole, open_hosts
+
 HOSTS = [f"app{number}" for number in range(6)]
 Question = Callable[[Rollouts], Any]
 
@@ -44,15 +37,6 @@ def url(cluster: Any) -> str:
 @pytest.fixture
 def ledger(url: str) -> Ledger:
     return Ledger(url, "the test")
-
-
-def open_hosts(ledger: Ledger, window: int) -> int:
-    """A rollout of one phase; its token."""
-    seen = {name: HostFacts(name, "new", "old", health=Health.HEALTHY) for name in HOSTS}
-    phases = parse_phases([{"name": "all", "size": "100%"}], window)
-    plan = make_plan(RolloutSpec(phases, FailureBudget(Quantity(0)), Quantity(1), 60.0), list(seen.values()))
-    run = Run("deploy1", 1, 1, "anna")
-    return Rollouts(ledger, STREAM).open(plan, seen, {"version": "1"}, run, lambda _run: None, "r1", 60.0).token
 
 
 @contextmanager
@@ -105,15 +89,8 @@ def success(token: int, host: str) -> Question:
     return lambda rollouts: rollouts.report("r1", token, host, HostStatus.SUCCEEDED)
 
 
-def assert_whole(ledger: Ledger) -> None:
-    ledger.verify(STREAM)
-    view = Rollouts(ledger, STREAM).standing("r1")
-    told = rebuild(ledger.entries(STREAM, "r1"))
-    assert (view.state, view.hosts) == (told.state, told.hosts)
-
-
 def test_those_who_wait_are_answered_together_and_each_host_is_its_askers(ledger: Ledger, url: str) -> None:
-    token = open_hosts(ledger, window=6)
+    token = open_hosts(ledger, *HOSTS, window=6)
     told = ask_at_once(ledger, url, {name: admission(token, name) for name in HOSTS})
     assert all(isinstance(answer, Admitted) for answer in told.values()), told
     assert sum(answer.first for answer in told.values()) == 1
@@ -124,14 +101,14 @@ def test_those_who_wait_are_answered_together_and_each_host_is_its_askers(ledger
 
 
 def test_no_more_are_admitted_together_than_the_window_has_room_for(ledger: Ledger, url: str) -> None:
-    token = open_hosts(ledger, window=2)
+    token = open_hosts(ledger, *HOSTS, window=2)
     told = ask_at_once(ledger, url, {name: admission(token, name) for name in HOSTS})
     assert [name for name in HOSTS if isinstance(told[name], Admitted)] == HOSTS[:2], "in the plan's order"
     assert_whole(ledger)
 
 
 def test_a_place_that_becomes_free_is_taken_at_once(ledger: Ledger, url: str) -> None:
-    token = open_hosts(ledger, window=1)
+    token = open_hosts(ledger, *HOSTS, window=1)
     Rollouts(ledger, STREAM).admit("r1", token, "app0")
     told = ask_at_once(ledger, url, {"app1": admission(token, "app1"), "app0": success(token, "app0")})
     assert told["app0"] == Recorded()
@@ -140,7 +117,7 @@ def test_a_place_that_becomes_free_is_taken_at_once(ledger: Ledger, url: str) ->
 
 
 def test_an_error_is_told_to_the_one_who_asked(ledger: Ledger, url: str) -> None:
-    token = open_hosts(ledger, window=6)
+    token = open_hosts(ledger, *HOSTS, window=6)
     told = ask_at_once(
         ledger,
         url,
@@ -160,7 +137,7 @@ def test_who_does_not_come_to_answer_harms_nobody_else(
 ) -> None:
     """The connection of the first one who answers breaks, or its process stands still for longer than is waited."""
     monkeypatch.setattr(store, "BUSY_TIMEOUT", 1)
-    token = open_hosts(ledger, window=6)
+    token = open_hosts(ledger, *HOSTS, window=6)
     answer_all, first = rollouts_module._answer_all, threading.Lock()
 
     def falter(*arguments: Any) -> dict[str, str]:
@@ -188,7 +165,7 @@ def test_who_does_not_come_to_answer_harms_nobody_else(
 
 
 def test_a_question_that_nobody_waits_for_any_more_is_not_answered(ledger: Ledger, url: str) -> None:
-    token = open_hosts(ledger, window=6)
+    token = open_hosts(ledger, *HOSTS, window=6)
     left = {"stream": STREAM, "rollout": "r1", "host": "app1", "question": f'[{token}, null, ""]'}
     with ledger.transaction("another stream") as tx:
         tx.write(
