@@ -2,7 +2,6 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.NOTPARALLEL:
 
 HOSTS ?= 6
 LAB ?= staging
@@ -16,9 +15,9 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 export PATH := $(BIN):$(PATH)
 
 # Debian's packages that bring a command, where it is missing; PostgreSQL's are off the PATH there.
-installed = @command -v $(1) /usr/lib/postgresql/*/bin/$(1) >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y --no-install-recommends $(2); }
+installed = command -v $(1) /usr/lib/postgresql/*/bin/$(1) >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y --no-install-recommends $(2); }
 
-.PHONY: help env lab lab-down deploy test lint types unit project controller ledger traffic sanity galaxy matrix hardening integration e2e bench chaos prove prove-coordinator prove-archives prove-power prove-kills molecule format changelog lock clean
+.PHONY: help env tools lab lab-down deploy test lint types unit project controller ledger traffic sanity galaxy matrix hardening integration e2e bench chaos prove prove-coordinator prove-archives prove-power prove-kills prove-roads molecule format changelog lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,8 +34,15 @@ lab-down: ## remove the lab: LAB=staging
 deploy: env lab ## publish the example, deploy 1.0.0, roll 1.1.0 out over the lab
 	@examples/tour
 
-test: RUNS = 10
-test: lint types unit project controller ledger traffic sanity galaxy matrix hardening integration e2e molecule chaos ## everything that .ci/run checks
+test: tools ## everything that .ci/run checks; what needs one core only goes two at a time
+	$(MAKE) lint types unit project
+	$(MAKE) --jobs 2 --output-sync=target e2e controller integration sanity ledger traffic molecule galaxy matrix hardening chaos RUNS=10
+
+tools: env ## the programs of Debian that tests use
+	@$(call installed,initdb,postgresql)
+	@$(call installed,/usr/sbin/nginx,nginx-light)
+	@$(call installed,cc,gcc libc6-dev)
+	@$(call installed,gpg,gnupg)
 
 lint: env ## ruff, vermin (Python 3.8 on targets), ansible-lint, changelog fragments
 	ruff check .
@@ -59,12 +65,10 @@ project: env ## tests of the example, the lab's program, and what the project's 
 controller: env ## the playbooks against this machine alone: bad input, and what a site adds
 	python -m pytest -n auto tests/controller
 
-ledger: env ## the ledger in a real PostgreSQL, and used by many processes at once
-	$(call installed,initdb,postgresql)
+ledger: tools ## the ledger in a real PostgreSQL, and used by many processes at once
 	python -m pytest tests/ledger
 
-traffic: env ## the traffic adapter nginx against a real nginx of its own
-	$(call installed,/usr/sbin/nginx,nginx-light)
+traffic: tools ## the traffic adapter nginx against a real nginx of its own
 	python -m pytest tests/traffic
 
 sanity: env ## ansible-test sanity with every Python found here, no ignores
@@ -79,16 +83,13 @@ matrix: env ## unit tests under ansible-core 2.21, of target code under Python 3
 hardening: env ## power cuts in the middle of deployments, over an ext4 on a loop device
 	$(SUDO) env PYTHONPATH=collections $(BIN)/python -m pytest -p no:cacheprovider -rs tests/hardening
 
-integration: env ## the modules on real hosts, over a lab of their own, named test
-	tests/in-lab test 3 python -m pytest $(wildcard tests/integration/test_*_module.py)
+integration: tools ## the modules on real hosts, over a lab of their own, named modules
+	tests/in-lab modules 3 python -m pytest -m 'not long' $(wildcard tests/integration/test_*_module.py)
 
-e2e: env ## the roads of a deployment, and faults on them, over two labs of their own, named test and test2
-	$(call installed,initdb,postgresql)
-	tests/in-lab test,test2 $(HOSTS) python -m pytest -n 2 --dist loadfile -o timeout=1500 $(filter-out %_module.py,$(wildcard tests/integration/test_*.py))
+e2e: tools ## the roads of a deployment, and faults on them, over two labs of their own, named test and test2
+	tests/in-lab test,test2 $(HOSTS) python -m pytest -n 2 --dist loadfile -o timeout=1500 -m 'not long' $(filter-out %_module.py,$(wildcard tests/integration/test_*.py))
 
-chaos: env ## RUNS=100 rollouts of 8 hosts with a fault in each, from seed FIRST=1 on, over a lab of their own, named chaos
-	$(call installed,initdb,postgresql)
-	$(call installed,cc,gcc libc6-dev)
+chaos: tools ## RUNS=100 rollouts of 8 hosts with a fault in each, from seed FIRST=1 on, over a lab of their own, named chaos
 	tests/in-lab chaos 8 $(SUDO) env CONVOY_LAB=chaos PYTHONPATH=collections $(BIN)/python -m tests.chaos.campaign --runs $(RUNS) --first $(FIRST) $(CHAOS)
 
 bench: env ## measure ledger, coordinator, judges and whole deployments; writes docs/benchmarks.md, docs/judges.md and a part of docs/transfer.md anew
@@ -97,7 +98,7 @@ bench: env ## measure ledger, coordinator, judges and whole deployments; writes 
 	bench/deployment
 	bench/transfer
 
-prove: prove-coordinator prove-archives prove-power prove-kills ## the four proofs below, one after the other
+prove: prove-coordinator prove-archives prove-power prove-kills prove-roads ## the five proofs below, one after the other
 
 prove-coordinator: env ## 10,000 histories of the coordinator instead of 300: half an hour
 	CONVOY_HISTORIES=10000 python -m pytest -n auto -o timeout=0 $(COLLECTION)/tests/unit/plugins/plugin_utils/coordinator/test_rollouts_always.py
@@ -111,6 +112,9 @@ prove-power: env ## a power cut at every moment of three roads instead of four o
 
 prove-kills: env ## the module release killed 20 times at every step, and once at every other moment
 	CONVOY_KILLS=20 CONVOY_KILLS_ELSEWHERE=1 tests/in-lab prove 3 python -m pytest -s -o timeout=0 tests/integration/test_kills_module.py
+
+prove-roads: tools ## all tests over hosts, with those that are marked as long, which make test leaves out
+	tests/in-lab prove,prove2 $(HOSTS) python -m pytest -n 2 --dist loadfile -o timeout=1500 tests/integration
 
 molecule: env ## molecule's scenarios over a lab of their own, named molecule
 	tests/molecule test --all

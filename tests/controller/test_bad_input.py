@@ -184,6 +184,14 @@ def test_a_variable_that_is_written_wrong(site: Site, variables: dict[str, Any],
             {"rollout_hooks": {"after_activate": "/nowhere.yml"}},
             "rollout_hooks.after_activate: there is no file /nowhere.yml",
         ),
+        (
+            {"component_migrations": [{"name": "m1", "tasks": "/nowhere.yml", "irreversible": True}]},
+            "component_migrations[0].tasks: there is no file /nowhere.yml",
+        ),
+        (
+            {"component_migrations": [{"name": "m1", "tasks": "/nowhere.yml"}]},
+            "component_migrations[0]: 'm1' needs either reverse, the task file that takes it back, or irrev",
+        ),
         ({"traffic_adapter": "haprox"}, "traffic_adapter: unknown adapter 'haprox': did you mean 'haproxy'?"),
         ({"traffic_adapter": "tasks", "traffic_tasks": {"drain": "/x.yml"}}, "traffic_tasks: 'undrain' is missing"),
     ],
@@ -220,6 +228,25 @@ def test_what_the_site_adds_is_looked_at_before_anything_else(site: Site, variab
 def test_a_transfer_that_cannot_be(site: Site, variables: dict[str, Any], said: str) -> None:
     ended = site.deploy("-vvv", *given(**variables))
     refused(ended, site, said, recorded=True)
+
+
+# migrations
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        (
+            {"rollout_migration": "m1", "rollout_order": "done"},
+            "no rollout of tiny/hello is open: if migration m1 is in doubt, the next deployment waits for it: say it",
+        ),
+        ({"rollout_order": "again"}, "order is again but all of the following are missing: migration"),
+    ],
+    ids=["no rollout", "no name"],
+)
+def test_a_word_about_a_migration_that_nobody_waits_for(site: Site, variables: dict[str, Any], said: str) -> None:
+    site.ledger()
+    refused(site.run("playbooks/migration.yml", *given(**variables)), site, said)
 
 
 # two colours

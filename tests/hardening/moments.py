@@ -10,6 +10,7 @@ without anybody's doing. Runs on hosts too: the standard library only, and Pytho
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
 import inspect
@@ -21,6 +22,19 @@ PACKAGE = "ansible_collections.convoy.rollout.plugins.module_utils."
 NAMED = ("step ", "before journal ", "after journal ")
 # What only asks is nothing to be killed in.
 _ASKS = ("show", "last_words", "temporary_name", "write_all", "fsync_directory", "clear_temporaries")
+
+
+def named_in(source: str) -> set[str]:
+    """Every step and every entry of the journal that the text of a program names."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not node.args:
+            continue
+        first = node.args[0]
+        if isinstance(first, ast.Constant) and isinstance(first.value, str):
+            named = {"done": {"step " + first.value}, "note": {"before journal " + first.value}}
+            found |= named.get(node.func.attr, set())
+    return found
 
 
 def watch(tell: Callable[[str], None], supervisor: type | None = None) -> None:

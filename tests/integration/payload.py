@@ -34,6 +34,7 @@ def modules() -> bytes:
                 *top.glob("release.py"),
                 *top.glob("module_utils/**/*.py"),
                 *top.glob("modules/release*.py"),
+                *top.glob("modules/drift_info.py"),
             ):
                 archive.write(source, f"{package}/{source.relative_to(top)}")
         for package in ("ansible", *itertools.accumulate(PACKAGE.split("/"), "{}/{}".format)):

@@ -57,6 +57,7 @@ def test_a_bad_version_ends_at_the_canary(
     assert [host for host, look in looks.items() if look.activated(version)] == ["app1"]
 
 
+@pytest.mark.long
 def test_a_slow_version_passes_within_its_deadline(on_1_1_0: Environment) -> None:
     ended = on_1_1_0.deploy("1.3.0", **on_1_1_0.few, rollout_phases=ALL_AT_ONCE)
     assert ended.rc == 0, ended.said

@@ -153,6 +153,7 @@ def test_rollback_switches_back(site: Site, story: Story) -> None:
     site.serves(site.blue, "1.0.0")
 
 
+@pytest.mark.long
 def test_a_controller_that_is_killed_while_it_switches(site: Site, story: Story) -> None:
     killed = site.start("deploy.yml", "1.1.0")
     killed.until("the load balancers are switched from blue to green")
@@ -173,6 +174,7 @@ def test_a_controller_that_is_killed_while_it_switches(site: Site, story: Story)
     site.serves(site.green, "1.1.0")
 
 
+@pytest.mark.long
 def test_an_abort_is_a_switch_back_at_once(site: Site, story: Story) -> None:
     """It does not wait until the bake time is over, which is longer than this test may take."""
     live = next(colour for colour in (site.blue, site.green) if site.environment.balancer()[colour[0]] == "UP")

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from .conftest import FirstRollouts
 from .environment import ALL_AT_ONCE, Environment
 
@@ -136,6 +138,7 @@ def test_a_hook_that_fails_takes_the_host_back(on_1_0_0: Environment) -> None:
     on_1_0_0.see("1.0.0")
 
 
+@pytest.mark.long
 def test_a_fleet_is_taken_at_once_where_that_is_allowed(on_1_0_0: Environment) -> None:
     """Without traffic to keep up: every host in one window, and the load balancer is left alone."""
     with on_1_0_0.watched() as watched:

@@ -185,7 +185,7 @@ def test_a_host_that_goes_away_before_its_activation(on_1_1_0: Environment) -> N
     on_1_1_0.see("1.1.0")
 
 
-@pytest.mark.parametrize("moment", ["before_drain", "before_undrain"])
+@pytest.mark.parametrize("moment", ["before_drain", pytest.param("before_undrain", marks=pytest.mark.long)])
 def test_a_load_balancer_that_goes_away(on_1_1_0: Environment, moment: str) -> None:
     """Before the drain the host is left as it was; later it stays out, since nobody can know that it is in."""
     stop = "- name: Stop HAProxy\n  ansible.builtin.command: systemctl stop haproxy.service\n  delegate_to: lb1\n"

@@ -58,6 +58,7 @@ def test_a_run_whose_workers_outlive_it(on_1_0_0: Environment) -> None:
     on_1_0_0.see("1.1.0", *on_1_0_0.hosts[:3])
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_while_a_phase_bakes(on_1_0_0: Environment) -> None:
     variables = {**on_1_0_0.few, "rollout_phases": BAKES}
     killed = on_1_0_0.start("deploy.yml", "1.1.0", **variables)
@@ -71,6 +72,7 @@ def test_a_run_that_is_killed_while_a_phase_bakes(on_1_0_0: Environment) -> None
     assert [e["event"] for e in canary if e["release"].startswith("1.1.0-")].count("activating") == 1
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_while_it_turns_back(on_1_1_0: Environment) -> None:
     phases = [{"name": "two", "size": 2, "max_unavailable": 2}, {"name": "last", "size": "100%"}]
     variables = {**on_1_1_0.few, "rollout_phases": phases, "rollout_turn_back_max_unavailable": 1}
@@ -90,7 +92,9 @@ def test_a_run_that_is_killed_while_it_turns_back(on_1_1_0: Environment) -> None
     on_1_1_0.see("1.1.0")
 
 
-@pytest.mark.parametrize("version", ["1.0.0", "1.6.0"], ids=["another version", "the next version"])
+@pytest.mark.parametrize(
+    "version", [pytest.param("1.0.0", marks=pytest.mark.long), "1.6.0"], ids=["another version", "the next version"]
+)
 def test_another_version_supersedes_a_run_that_was_killed(on_1_0_0: Environment, version: str) -> None:
     killed = on_1_0_0.start("deploy.yml", "1.1.0", **on_1_0_0.few)
     killed.until("phase fleet")

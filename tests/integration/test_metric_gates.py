@@ -73,6 +73,7 @@ def test_a_canary_with_more_errors_turns_back_by_what_prometheus_read(
     assert_turned_back(with_errors, ended)
 
 
+@pytest.mark.long
 def test_a_canary_with_as_many_errors_goes_on(with_errors: Environment) -> None:
     gates = {"errors": {"acceptable": 0.03}, "no errors": {"judge": "threshold", "success": "== 0", "dry_run": True}}
     canary = {**CANARY[0], "bake": 45, "gates": list(gates)}

@@ -173,6 +173,7 @@ def test_without_nginx_nothing_is_touched(balanced: Balanced, rolled: Rolled) ->
     assert "nginx does not run" in refused.said
 
 
+@pytest.mark.long
 def test_two_colours_are_switched_at_once(balanced: Balanced) -> None:
     environment = balanced.environment
     half = len(balanced.hosts) // 2

@@ -8,8 +8,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts, RolloutView
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger
@@ -52,6 +55,7 @@ def test_a_deployment_queues_behind_another_one(on_1_0_0: Environment) -> None:
     on_1_0_0.see("1.6.0", *on_1_0_0.hosts[:3])
 
 
+@pytest.mark.long
 def test_a_deployment_cancels_an_older_one(on_1_0_0: Environment) -> None:
     on_1_0_0.publish("1.1.0", "1.6.0")
     first = on_1_0_0.start("deploy.yml", "1.1.0", **on_1_0_0.few, rollout_phases=BAKES)
@@ -110,10 +114,20 @@ def newest(ledger_url: str) -> RolloutView:
     return view
 
 
-def test_slices_share_one_rollout(on_1_0_0: Environment, postgresql: str) -> None:
-    """Two runs of roll.yml with hosts of their own: one window over both, and one verdict."""
+def migration(directory: Path, name: str, **place: str) -> dict[str, Any]:
+    """A migration that fails when it is run a second time."""
+    tasks = directory / f"{name}.yml"
+    once = {"argv": ["mkdir", str(directory / name)]}
+    tasks.write_text(yaml.safe_dump([{"name": "Do it", "ansible.builtin.command": once, "changed_when": True}]))
+    return {"name": name, "tasks": str(tasks), "irreversible": True, **place}
+
+
+@pytest.mark.long
+def test_slices_share_one_rollout(on_1_0_0: Environment, postgresql: str, tmp_path: Path) -> None:
+    """Two runs of roll.yml with hosts of their own: one window over both, each migration once, and one verdict."""
     on_1_0_0.publish("1.1.0")
-    ledger = {"environment_ledger_url": postgresql}
+    migrations = [migration(tmp_path, "0001"), migration(tmp_path, "0002", after="last")]
+    ledger = {"environment_ledger_url": postgresql, "component_migrations": migrations}
     opened = on_1_0_0.run("playbooks/open.yml", "1.1.0", **ledger, rollout_phases=ONE_BY_ONE)
     assert opened.rc == 0, opened.said
     assert on_1_0_0.run("playbooks/stage.yml", **ledger).rc == 0
@@ -122,6 +136,8 @@ def test_slices_share_one_rollout(on_1_0_0: Environment, postgresql: str) -> Non
         slices = [on_1_0_0.start("playbooks/roll.yml", **ledger, rollout_target=half) for half in halves]
         for one in slices:
             assert one.end().rc == 0, one.said
+    said = "".join(one.said for one in slices)
+    assert [said.count(f"migration {name} has taken effect") for name in ("0001", "0002")] == [1, 1]
     closed = on_1_0_0.run("playbooks/close.yml", **ledger)
     assert closed.rc == 0, closed.said
     assert watched.most_out() == 1

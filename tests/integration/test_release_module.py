@@ -442,6 +442,7 @@ def test_disk_that_fills_up_meanwhile(component: Component) -> None:
     assert component.stage("1.1.0", {"big": b"small"})["changed"] is True
 
 
+@pytest.mark.long
 def test_inodes_that_run_out_meanwhile(component: Component) -> None:
     component.shell(f"mkdir -p {ROOT} && mount -t tmpfs -o size=400m,nr_inodes=2000 tmpfs {ROOT}")
     component.deploy("1.0.0")
@@ -504,6 +505,7 @@ def test_killed_right_after_the_switch(component: Component) -> None:
     assert component.journal()[-3:] == ["interrupted 1.1.0", "activating 1.1.0", "good 1.1.0"]
 
 
+@pytest.mark.long
 def test_killed_on_the_way_back(component: Component) -> None:
     component.deploy("1.0.0")
     component.stage("1.1.0", ILL)

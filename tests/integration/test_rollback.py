@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from .environment import ALL_AT_ONCE, Environment
 
 FROZEN = [{"name": "always", "from": "2020-01-01", "until": "2099-01-01"}]
@@ -56,6 +58,7 @@ def test_a_freeze_bars_the_way_forward_and_not_the_way_back(on_1_1_0: Environmen
     on_1_1_0.see("1.0.0", *on_1_1_0.hosts[:3])
 
 
+@pytest.mark.long
 def test_a_version_that_is_not_there_or_was_never_good_is_no_goal(on_1_1_0: Environment) -> None:
     bad = on_1_1_0.deploy("1.2.0", **on_1_1_0.few)
     assert bad.rc != 0

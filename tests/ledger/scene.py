@@ -5,7 +5,14 @@
 
 from __future__ import annotations
 
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import Health, HostFacts, make_plan
+from dataclasses import replace
+
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import (
+    Health,
+    HostFacts,
+    PlannedMigration,
+    make_plan,
+)
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import (
     FailureBudget,
     Quantity,
@@ -19,11 +26,12 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import
 STREAM = "staging/hello"
 
 
-def open_hosts(ledger: Ledger, *names: str, window: int = 1) -> int:
+def open_hosts(ledger: Ledger, *names: str, window: int = 1, migrations: tuple[PlannedMigration, ...] = ()) -> int:
     """A rollout of one phase over these hosts, so many at a time; its token."""
     seen = {name: HostFacts(name, "new", "old", health=Health.HEALTHY) for name in names}
     phases = parse_phases([{"name": "all", "size": "100%"}], window)
-    plan = make_plan(RolloutSpec(phases, FailureBudget(Quantity(0)), Quantity(1), 60.0), list(seen.values()))
+    spec = RolloutSpec(phases, FailureBudget(Quantity(0)), Quantity(1), 60.0)
+    plan = replace(make_plan(spec, list(seen.values())), migrations=migrations)
     run = Run("deploy1", 1, 1, "anna")
     return Rollouts(ledger, STREAM).open(plan, seen, {"version": "1"}, run, lambda _run: None, "r1", 60.0).token
 

@@ -7,14 +7,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Admitted, Recorded
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import (
+    Admitted,
+    Migrate,
+    MigrationReport,
+    Recorded,
+    Wait,
+)
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import PlannedMigration
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import HostStatus
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import rollouts as rollouts_module
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import store
@@ -24,6 +32,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import
 from .scene import STREAM, assert_whole, open_hosts
 
 HOSTS = [f"app{number}" for number in range(6)]
+MIGRATION = PlannedMigration("0001_add_tone", 0, run_on="db1", lease=30.0, release="1.1.0")
 Question = Callable[[Rollouts], Any]
 
 
@@ -113,6 +122,66 @@ def test_a_place_that_becomes_free_is_taken_at_once(ledger: Ledger, url: str) ->
     told = ask_at_once(ledger, url, {"app1": admission(token, "app1"), "app0": success(token, "app0")})
     assert told["app0"] == Recorded()
     assert isinstance(told["app1"], Admitted)
+    assert_whole(ledger)
+
+
+def run_of(told: dict[str, Any], names: Sequence[str] = HOSTS) -> tuple[str, Migrate]:
+    """Who was told to run the migration, and what; all others of ``names`` wait for that one."""
+    runs = [(name, answer) for name, answer in told.items() if isinstance(answer, Migrate)]
+    assert len(runs) == 1, told
+    runner, run = runs[0]
+    waits = [answer for name, answer in told.items() if name != runner]
+    assert all(isinstance(answer, Wait) for answer in waits), told
+    assert {answer.reason for answer in waits} == {f"{runner} runs migration 0001_add_tone"}
+    assert {answer.until for answer in waits} == {run.until}
+    assert told.keys() == set(names)
+    return runner, run
+
+
+def test_one_of_all_who_ask_at_once_is_told_to_run_a_migration(ledger: Ledger, url: str) -> None:
+    token = open_hosts(ledger, *HOSTS, window=6, migrations=(MIGRATION,))
+    questions = {name: admission(token, name) for name in HOSTS}
+    runner, run = run_of(ask_at_once(ledger, url, questions))
+    assert run.migration == MIGRATION
+    ((kind, actor),) = [(entry.kind, entry.actor) for entry in ledger.entries(STREAM, "r1")[1:]]
+    assert (kind, actor) == ("migration_started", f"run of {runner}")
+    told = ask_at_once(ledger, url, questions)
+    assert all(isinstance(answer, Wait) for answer in told.values()), f"it was told a second time: {told}"
+    said = MigrationReport(run.migration.name, run.until, went_well=True)
+    rollouts = Rollouts(ledger, STREAM)
+    with pytest.raises(StaleTokenError):
+        rollouts.report_migration("r1", token - 1, said, runner)
+    assert rollouts.report_migration("r1", token, said, runner) == Recorded()
+    told = ask_at_once(ledger, url, questions)
+    assert all(isinstance(answer, Admitted) for answer in told.values()), told
+    assert_whole(ledger)
+
+
+def test_the_controller_and_hosts_that_ask_at_once_run_a_migration_once(ledger: Ledger, url: str) -> None:
+    """The controller asks in a transaction of its own, not among those who are answered together."""
+    token = open_hosts(ledger, *HOSTS, window=6, migrations=(MIGRATION,))
+    with nobody_decides(ledger, len(HOSTS)):
+        askers = [Asker(url, name, admission(token, name)) for name in HOSTS]
+        askers.append(Asker(url, "localhost", lambda rollouts: rollouts.admit_migration("r1", token, "localhost")))
+    for asker in askers:
+        asker.join(30)
+    run_of({asker.name: asker.answer for asker in askers}, [*HOSTS, "localhost"])
+    assert [entry.kind for entry in ledger.entries(STREAM, "r1")[1:]] == ["migration_started"]
+    assert_whole(ledger)
+
+
+def test_one_that_was_not_reported_in_time_is_in_doubt_for_all_who_ask(ledger: Ledger, url: str) -> None:
+    """The first one who is answered finds that, and it is recorded once."""
+    token = open_hosts(ledger, *HOSTS, window=6, migrations=(replace(MIGRATION, lease=0.2),))
+    assert isinstance(Rollouts(ledger, STREAM).admit("r1", token, "app0"), Migrate)
+    time.sleep(0.3)
+    told = ask_at_once(ledger, url, {name: admission(token, name) for name in HOSTS})
+    assert all("0001_add_tone is in doubt: app0, which ran it" in answer.reason for answer in told.values()), told
+    kinds = [entry.kind for entry in ledger.entries(STREAM, "r1")[1:]]
+    assert kinds == ["migration_started", "migration_in_doubt"]
+    assert Rollouts(ledger, STREAM).settle_migration("r1", "0001_add_tone", True, "anna: it is there") == Recorded()
+    told = ask_at_once(ledger, url, {name: admission(token, name) for name in HOSTS})
+    assert all(isinstance(answer, Admitted) for answer in told.values()), told
     assert_whole(ledger)
 
 

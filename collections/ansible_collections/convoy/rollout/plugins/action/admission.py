@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from ansible_collections.convoy.rollout.plugins.plugin_utils.asking import await_admission
+from ansible_collections.convoy.rollout.plugins.plugin_utils.asking import await_admission, told
 from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import (
     LEDGER_SPEC,
     ControllerAction,
     Result,
 )
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Admitted
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Admitted, Denied, Migrate
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger
 from ansible_collections.convoy.rollout.plugins.plugin_utils.run import this_run
@@ -36,6 +36,10 @@ class ActionModule(ControllerAction):
         ledger = Ledger(arguments["ledger_url"], str(this_run()))
         answer = await_admission(Rollouts(ledger, arguments["stream"]), arguments)
         ledger.close()
+        known = {"changed": False, "migration": None, "reason": ""}
         if isinstance(answer, Admitted):
-            return {"changed": False, "admitted": True, "first": answer.first, "until": answer.until, "reason": ""}
-        return {"changed": False, "admitted": False, "first": False, "reason": answer.reason}
+            return {**known, "admitted": True, "first": answer.first, "until": answer.until}
+        if isinstance(answer, Migrate):
+            return {**known, "admitted": False, "first": False, "migration": told(answer)}
+        reason = answer.reason if isinstance(answer, Denied) else ""
+        return {**known, "admitted": False, "first": False, "reason": reason}

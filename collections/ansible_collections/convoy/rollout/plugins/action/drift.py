@@ -84,6 +84,7 @@ class ActionModule(ControllerAction):
             "hosts": [host.as_dict() for host in hosts],
             "mendable": mendable,
             "releases": {host.host: host.release for host in hosts},
+            "versions": {host.release: host.version for host in hosts if host.release and host.version},
         }
         if arguments["json"]:
             lines += self._write(arguments["json"], {"hosts": result["hosts"], "verdict": verdict.value}, arguments)

@@ -22,10 +22,13 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.bringing import Bri
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import parse_choice
 from ansible_collections.convoy.rollout.plugins.plugin_utils.courier import Courier, Result
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
+from ansible_collections.convoy.rollout.plugins.plugin_utils.kinds import package_digest
 from ansible_collections.convoy.rollout.plugins.plugin_utils.manifest import Manifest, from_json
 from ansible_collections.convoy.rollout.plugins.plugin_utils.pulling import url_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.release_action import ReleaseAction
 from ansible_collections.convoy.rollout.plugins.plugin_utils.rendering import release_id
+
+_OF_STAGING = ("manifest", "package", "config", "units")
 
 
 class ActionModule(ReleaseAction):
@@ -39,11 +42,14 @@ class ActionModule(ReleaseAction):
         asked = {key: arguments.pop(key, None) for key in ("lacking", "releases", "transfer", "url", "pull")}
         courier = Courier(self, task_vars or {})
         if arguments.get("verify_only"):
-            arguments = {key: value for key, value in arguments.items() if key not in ("manifest", "config", "units")}
+            arguments = {key: value for key, value in arguments.items() if key not in _OF_STAGING}
         elif arguments.get("state") == "staged":
-            published = Path(arguments["manifest"]["path"])
             manifest = self._complete(arguments, task_vars or {})
-            if artifact and not self._task.check_mode:
+            if manifest is None:  # the module says what of this is not for a package
+                given = {"artifact": artifact, **{key: asked[key] for key in ("transfer", "url", "pull")}}
+                arguments.update({key: value for key, value in given.items() if value})
+            elif artifact and not self._task.check_mode:
+                published = Path(self._task.args["manifest"]["path"])
                 how = self._how(arguments, asked, manifest)
                 call = partial(courier.call, "release")
                 bringing = Bringing(call, arguments, artifact, manifest, published, Path(constants.DEFAULT_LOCAL_TMP))
@@ -63,17 +69,24 @@ class ActionModule(ReleaseAction):
             raise AnsibleActionFail(str(error), result={"reason": error.reason}) from None
         return how
 
-    def _complete(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Manifest:
-        """Put in the manifest and the rendered files, and see that they are those of the planned release."""
+    def _complete(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Manifest | None:
+        """Put in the manifest and the rendered files, and see that they are those of the planned release.
+
+        A package has no manifest.
+        """
         rendered = self.rendered(arguments, task_vars)
-        manifest = _verified(arguments["manifest"])
-        found = release_id(arguments["version"], manifest.artifact.sha256, rendered.digest)
+        package: Mapping[str, Any] = arguments.get("package") or {}
+        manifest = None if package else _verified(arguments["manifest"])
+        digest = manifest.artifact.sha256 if manifest else package_digest(package["name"], arguments["version"])
+        found = release_id(arguments["version"], digest, rendered.digest)
         if found != arguments["release"]:
             raise AnsibleActionFail(
                 f"the release is {found} now, the plan says {arguments['release']}: configuration or units changed "
                 "since the plan was made. Run the deployment again to plan anew"
             )
-        arguments.update(manifest=manifest.for_host(), config=list(rendered.config), units=list(rendered.units))
+        if manifest is not None:
+            arguments["manifest"] = manifest.for_host()
+        arguments.update(config=list(rendered.config), units=list(rendered.units))
         return manifest
 
 

@@ -28,8 +28,10 @@ class ActionModule(ReleaseAction):
         arguments = dict(self._task.args)
         units = [{"name": unit["name"]} for unit in arguments.get("units") or []]
         rendered = self.rendered(arguments, task_vars or {})
-        secrets = vaulted(task_vars or {}, self._loader) if self._task.diff else []
-        show = config_diff.wanted(rendered, secrets) if self._task.diff else []
+        is_package = bool(arguments.pop("package", None))
+        is_shown = self._task.diff and not is_package
+        secrets = vaulted(task_vars or {}, self._loader) if is_shown else []
+        show = config_diff.wanted(rendered, secrets) if is_shown else []
         began = time.time()
         asked = {**arguments, "units": units, **({"show": show} if show else {})}
         result.update(Courier(self, task_vars or {}).call("release_info", asked))

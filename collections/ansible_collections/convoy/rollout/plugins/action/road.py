@@ -15,13 +15,13 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action i
     ControllerAction,
     Result,
 )
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Denied
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Denied, Migrate
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import HostStatus
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger
 from ansible_collections.convoy.rollout.plugins.plugin_utils.run import this_run
 
-NOT_GONE: Result = {"changed": False, "gone": False, "gate": None}
+NOT_GONE: Result = {"changed": False, "gone": False, "gate": None, "migration": None}
 
 
 class ActionModule(ControllerAction):
@@ -49,6 +49,8 @@ class ActionModule(ControllerAction):
         ledger.close()
         if isinstance(answer, Denied):
             return {"changed": False, "gone": True, "gate": None, "reason": answer.reason}
+        if isinstance(answer, Migrate):
+            return {**NOT_GONE, "migration": asking.told(answer)}
         here = inline.Inline()
 
         def take(step: str) -> Result:

@@ -42,6 +42,11 @@ class ActionModule(ControllerAction):
         "environment": {"type": "str"},
         "component": {"type": "str"},
         "version": {"type": "str"},
+        "component_kind": {"type": "str", "default": "archive"},
+        "package": {"type": "dict", "default": {}},
+        "artifact": {"type": "str", "default": ""},
+        "config": {"type": "raw", "default": []},
+        "units": {"type": "raw", "default": []},
         "depot": {"type": "path"},
         "depot_url": {"type": "str"},
         "depot_cache": {"type": "path", "default": "~/.cache/convoy/depots"},
@@ -53,6 +58,7 @@ class ActionModule(ControllerAction):
         "hosts": {"type": "list", "elements": "str", "default": []},
         "mendable": {"type": "list", "elements": "str"},
         "releases": {"type": "dict", "default": {}},
+        "versions": {"type": "dict", "default": {}},
         "colours": {"type": "raw", "default": {}},
         "phases": {"type": "raw"},
         "max_unavailable": {"type": "raw", "default": 1},
@@ -77,6 +83,8 @@ class ActionModule(ControllerAction):
         "when_busy": {"type": "str", "choices": [policy.value for policy in WhenBusy], "default": "reject"},
         "queue_deadline": {"type": "float", "default": 3600},
         "hooks": {"type": "dict", "default": {}},
+        "migrations": {"type": "raw", "default": []},
+        "accept_irreversible": {"type": "str", "default": ""},
         "traffic_adapter": {"type": "str", "default": "none"},
         "traffic_tasks": {"type": "dict", "default": {}},
         "keep": {"type": "int", "default": 5},
@@ -117,7 +125,8 @@ class ActionModule(ControllerAction):
         if state == "checked":
             refuse_unknown(task_vars)
             of_colours = parse_colours(arguments["colours"], task_vars.get("groups", {}), arguments["hosts"])
-            arguments = {**arguments, "colours": of_colours}
+            inventory = task_vars.get("groups", {}).get("all", []) if arguments["migrations"] else []
+            arguments = {**arguments, "colours": of_colours, "inventory": inventory}
             return {"changed": False, **self._check(arguments, task_vars.get("ansible_forks", 5))}
         if state == "opened":
             return self._open(arguments, task_vars)
@@ -152,7 +161,8 @@ class ActionModule(ControllerAction):
             _refuse_when_firing(arguments["alertmanager"])
         if self.check_mode:
             return checked
-        if arguments["kind"] != "rollback" and not arguments["depot_url"]:
+        is_archive = arguments["component_kind"] == "archive"
+        if arguments["kind"] != "rollback" and is_archive and not arguments["depot_url"]:
             Depot(Path(arguments["depot"])).note(arguments["environment"])
         policy = WhenBusy(arguments["when_busy"])
         patience = _patience(arguments["queue_deadline"])

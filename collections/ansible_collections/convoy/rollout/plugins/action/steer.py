@@ -24,6 +24,8 @@ DONE = {
     "abort": "turns back",
     "stop": "stops where it is",
     "unlock": "is free: the next run of the same command goes on with it",
+    "done": "takes the migration for one that took effect",
+    "again": "takes the migration for one that has to be run again",
 }
 
 
@@ -38,24 +40,35 @@ class ActionModule(ControllerAction):
         "order": {"type": "str", "required": True, "choices": list(DONE)},
         "reason": {"type": "str", "default": NO_REASON},
         "rollout": {"type": "str"},
+        "migration": {"type": "str"},
     }
-    REQUIRED_IF: ClassVar[tuple[Any, ...]] = (("order", "unlock", ("rollout",)),)
+    REQUIRED_IF: ClassVar[tuple[Any, ...]] = (
+        ("order", "unlock", ("rollout",)),
+        ("order", "done", ("migration",)),
+        ("order", "again", ("migration",)),
+    )
 
     def perform(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Result:
         """Record the order; whoever waits for admission obeys it."""
         rollouts = Rollouts(Ledger(arguments["ledger_url"], str(this_run())), stream_of(arguments))
         view = rollouts.view()
         if view is None or view.status.ended:
-            raise LedgerError(f"no rollout of {rollouts.stream} is open: there is nothing to {arguments['order']}")
+            raise LedgerError(f"no rollout of {rollouts.stream} is open: {_nothing_to_do(arguments)}")
         if arguments["rollout"] not in (None, view.id):
             raise LedgerError(f"rollout {arguments['rollout']} is not the one that is open: that is {view.id}")
         why = f"{user()}: {arguments['reason']}"
         if arguments["order"] == "unlock":
             _unlock(rollouts, view.id, arguments["reason"], why)
         else:
-            _order(rollouts, view.id, arguments["order"], why)
+            _order(rollouts, view.id, arguments, why)
         told = f"rollout {view.id} {DONE[arguments['order']]}"
         return {"changed": True, "rollout": view.id, "convoy": {"summary": [told]}}
+
+
+def _nothing_to_do(arguments: Mapping[str, Any]) -> str:
+    if arguments["migration"] is None:
+        return f"there is nothing to {arguments['order']}"
+    return f"if migration {arguments['migration']} is in doubt, the next deployment waits for it: say it then"
 
 
 def _unlock(rollouts: Rollouts, rollout: str, reason: str, why: str) -> None:
@@ -64,13 +77,16 @@ def _unlock(rollouts: Rollouts, rollout: str, reason: str, why: str) -> None:
     rollouts.unlock(rollout, why)
 
 
-def _order(rollouts: Rollouts, rollout: str, order: str, why: str) -> None:
+def _order(rollouts: Rollouts, rollout: str, arguments: Mapping[str, Any], why: str) -> None:
+    order, migration = arguments["order"], str(arguments["migration"])
     orders = {
         "pause": lambda: rollouts.pause(rollout, why),
         "resume": lambda: rollouts.unpause(rollout),
         "advance": lambda: rollouts.approve(rollout, why),
         "abort": lambda: rollouts.turn_back(rollout, None, why),
         "stop": lambda: rollouts.turn_back(rollout, None, why, stop=True),
+        "done": lambda: rollouts.settle_migration(rollout, migration, True, why),
+        "again": lambda: rollouts.settle_migration(rollout, migration, False, why),
     }
     answer = orders[order]()
     if isinstance(answer, Denied):

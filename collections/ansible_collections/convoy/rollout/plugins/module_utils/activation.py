@@ -12,20 +12,18 @@ same call made again starts from what is really there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping, NamedTuple, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils import durable, gate, guard, process, staging, units
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ActivationError, ConvoyTargetError, TreeError
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
 from ansible_collections.convoy.rollout.plugins.module_utils.journal import History, WayBack
 from ansible_collections.convoy.rollout.plugins.module_utils.pruning import prunable, prune
-from ansible_collections.convoy.rollout.plugins.module_utils.record import Record, Unit
+from ansible_collections.convoy.rollout.plugins.module_utils.record import Record, Unit, kind_of
 from ansible_collections.convoy.rollout.plugins.module_utils.systemd import UnitStatus, unit_fault
 
 
-@dataclass(frozen=True)
-class Order:
+class Order(NamedTuple):
     """What a rollout asks of a host. `release` is None for a rollback to the last good one.
 
     With `mend` a release is made whole and restarted also where it seems to serve as it should.
@@ -39,8 +37,7 @@ class Order:
     mend: bool = False
 
 
-@dataclass(frozen=True)
-class Judgement:
+class Judgement(NamedTuple):
     """What became of a release in service. `fault` is None when it is healthy and the running one."""
 
     gate: dict[str, Any] | None
@@ -63,7 +60,7 @@ def activate(host: Host, order: Order) -> dict[str, Any]:
     host.done("verified")
     probing = _gate(order.probes, order.gate, recorded)
     active, history = host.tree.active(), host.history()
-    host.units.plan(recorded.units)
+    _ready(host, recorded)
     recorded = staging.keep_probes(host, recorded, order.probes, order.gate)
     if active == recorded.release and history.state(active) in ("good", "active") and not order.mend:
         judgement = _if_in_service(host, recorded, probing)
@@ -115,7 +112,7 @@ def _revert_to_nothing(host: Host, active: str | None, reason: str) -> dict[str,
     if active is None:
         return host.outcome(None, False)
     host.note("reverting", active, reason=reason)
-    _leave_nothing(host)
+    _leave_nothing(host, active)
     host.note("reverted", active, reason=reason)
     guard.tidy(host)
     return host.outcome(None, True, reverted=True)
@@ -135,7 +132,7 @@ def _revert_to(
             return host.outcome(target, False, gate=judgement.gate, process=judgement.processes)
         if judgement is not None:
             return _close_rollback(host, left, target, reason, judgement)
-    host.units.plan(recorded.units)
+    _ready(host, recorded)
     if left is None:
         host.note("activating", target, came_from=history.origin_of(active, target))
     else:
@@ -156,7 +153,7 @@ def take_back(host: Host, release: str, reason: str) -> str:
 def fit_units(host: Host) -> bool:
     """Make the unit files those of the active release, without starting or stopping anything. Whether they were not."""
     active = host.tree.active()
-    wanted = host.tree.read_record(active).units if active is not None else ()
+    wanted = host.tree.read_record(active).own_units if active is not None else ()
     plan = host.units.plan(wanted)
     host.supervisor.disable(plan.remove)
     host.units.remove(plan.remove)
@@ -207,9 +204,23 @@ def _remembered_gate(recorded: Record, order: Order) -> gate.Gate:
     return _gate(order.probes, order.gate, recorded)
 
 
+def _ready(host: Host, recorded: Record) -> None:
+    """Find what would stop the release, before anything is changed."""
+    host.units.plan(recorded.own_units)
+    kind = kind_of(recorded)
+    if kind is not None:
+        kind.ready(host, recorded)
+
+
+def _is_in_place(host: Host, recorded: Record) -> bool:
+    """Whether units, and what the kind brings besides, are those of the release."""
+    kind = kind_of(recorded)
+    return not host.units.plan(recorded.own_units) and (kind is None or not any(kind.info(host, recorded, False)))
+
+
 def _if_in_service(host: Host, recorded: Record, probing: gate.Gate) -> Judgement | None:
     """The judgement on a release that already serves as it should; None when something must be done."""
-    if host.units.plan(recorded.units):
+    if not _is_in_place(host, recorded):
         return None
     judgement = _judge(host, recorded, probing, not_before=0)
     return judgement if judgement.fault is None else None
@@ -237,7 +248,7 @@ def _take_into_service(host: Host, recorded: Record, probing: gate.Gate | None, 
 
 def _switch(host: Host, recorded: Record) -> int:
     """Put the release's units and `current` in place and restart. Returns when that began, in ticks since boot."""
-    plan = host.units.plan(recorded.units)
+    plan = host.units.plan(recorded.own_units)
     before = host.supervisor.show(_runnable(recorded.units))
     if plan:
         guard.stand_by(host, [*(unit.name for unit in recorded.units), *plan.remove])
@@ -245,6 +256,9 @@ def _switch(host: Host, recorded: Record) -> int:
     durable.replace_symlink(f"releases/{recorded.release}", host.tree.current)
     host.done("switched")
     guard.stand_down(host)
+    kind = kind_of(recorded)
+    if kind is not None:
+        kind.activate(host, recorded)
     not_before = process.ticks_now()
     _restart(host, recorded.units, plan.write)
     host.done("restarted")
@@ -253,10 +267,10 @@ def _switch(host: Host, recorded: Record) -> int:
 
 def _write_units(host: Host, recorded: Record, plan: units.UnitPlan, before: Mapping[str, UnitStatus]) -> None:
     """Make the unit files, and what systemd knows of them, those of the release."""
-    host.units.clear_leftovers(recorded.units)
+    host.units.clear_leftovers(recorded.own_units)
     _retire(host, plan.remove)
     host.units.write(plan.write, recorded.release)
-    enabled = _settle_boot(host, recorded.units, plan.write, before)
+    enabled = _settle_boot(host, recorded.own_units, plan.write, before)
     if plan or enabled or any(status.is_outdated for status in before.values()):
         host.supervisor.daemon_reload()
         host.done("units")
@@ -278,7 +292,7 @@ def _settle_boot(host: Host, wanted: Sequence[Unit], written: Sequence[Unit], be
 
 def _end_strays(host: Host, recorded: Record) -> None:
     """End what runs of the releases beside the units: it may hold what they need, a port say."""
-    owners, programs = [unit.name for unit in recorded.units], units.programs(recorded.units)
+    owners, programs = [unit.name for unit in recorded.units], units.programs(recorded.own_units)
     for stray in process.strays(host.tree.releases, owners, programs):
         process.end(stray.pid, stray.started_ticks, host.clock)
         host.done(f"ended process {stray.pid}")
@@ -301,9 +315,13 @@ def _retire(host: Host, names: Sequence[str]) -> None:
     host.units.remove(names)
 
 
-def _leave_nothing(host: Host) -> None:
+def _leave_nothing(host: Host, left: str) -> None:
     """Take out of service what was never in service before."""
     _retire(host, host.units.plan(()).remove)
+    recorded = host.tree.read_record(left) if left in host.tree.present() else None
+    kind = kind_of(recorded) if recorded is not None else None
+    if recorded is not None and kind is not None:
+        kind.revert(host, recorded)
     durable.unlink(host.tree.current)
     host.supervisor.daemon_reload()
     host.done("removed")
@@ -332,7 +350,7 @@ def _look_at_processes(host: Host, recorded: Record, not_before: int) -> tuple[d
             seen[name] = process.describe(running, host.tree.releases)
         fault = unit_fault(status)
         if fault is None and restarts and running is not None:
-            fault = process.fault(running, host.tree.releases, recorded.release, not_before)
+            fault = host.process_fault(running, recorded, not_before)
         if fault is not None:
             faults.append(f"{name}: {fault}")
     return seen, faults
@@ -358,8 +376,8 @@ def _go_back(host: Host, failed: str, way: WayBack, judgement: Judgement, event:
         message = f"{failed} was in service before, was restarted, and is unhealthy: {fault}. It stays active"
         return _failure(host, failed, message, judgement, reverted=False)
     host.note("reverting", failed, went_to=way.release, reason=fault)
-    after = _return_to(host, way.release)
-    if host.tree.look_at_current().release != way.release:
+    after = _return_to(host, way.release, failed)
+    if not _has_returned(host, way.release):
         message = f"{failed} failed: {fault}. The way back to {way.release or 'nothing'} failed too: {after.fault}"
         return _failure(host, failed, message, judgement, reverted=False, after=after.gate)
     host.note(event, failed, went_to=way.release, reason=fault)
@@ -369,11 +387,19 @@ def _go_back(host: Host, failed: str, way: WayBack, judgement: Judgement, event:
     return _failure(host, failed, f"{failed} failed: {fault}. {now}{but}", judgement, reverted=True, after=after.gate)
 
 
-def _return_to(host: Host, release: str | None) -> Judgement:
+def _has_returned(host: Host, release: str | None) -> bool:
+    """Whether the old release is in its place again."""
+    if host.tree.look_at_current().release != release:
+        return False
+    recorded = host.tree.read_record(release) if release is not None else None
+    return recorded is None or recorded.package is None or _is_in_place(host, recorded)
+
+
+def _return_to(host: Host, release: str | None, left: str) -> Judgement:
     """Put the old release back, or nothing where there was nothing."""
     try:
         if release is None:
-            _leave_nothing(host)
+            _leave_nothing(host, left)
             return Judgement(None, {}, None)
         recorded = host.tree.read_record(release)
         probing = _gate(recorded.probes, recorded.gate, recorded) if recorded.probes else None

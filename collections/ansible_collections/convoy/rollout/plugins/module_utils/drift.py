@@ -12,18 +12,20 @@ from __future__ import annotations
 import fnmatch
 import os
 import stat
-from dataclasses import dataclass
-from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils import process, units
 from ansible_collections.convoy.rollout.plugins.module_utils import record as records
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
 from ansible_collections.convoy.rollout.plugins.module_utils.process import Process, Stray
-from ansible_collections.convoy.rollout.plugins.module_utils.record import FileEntry, Record, Unit
+from ansible_collections.convoy.rollout.plugins.module_utils.record import FileEntry, Record, Unit, kind_of
 from ansible_collections.convoy.rollout.plugins.module_utils.systemd import UnitStatus, unit_fault
 from ansible_collections.convoy.rollout.plugins.module_utils.tree import Current
 from ansible_collections.convoy.rollout.plugins.module_utils.units import UnitFile
+
+if TYPE_CHECKING:
+    from ansible_collections.convoy.rollout.plugins.module_utils.kinds import Kind
 
 MOST_FINDINGS = 50
 # Files beyond those of the release, after which its directory is not looked through any further.
@@ -54,8 +56,7 @@ class Seen(NamedTuple):
     sha256: str = ""
 
 
-@dataclass(frozen=True)
-class Services:
+class Services(NamedTuple):
     """The units of a release as systemd has them, and their main processes."""
 
     statuses: Mapping[str, UnitStatus]
@@ -131,7 +132,7 @@ def of_unit_files(component: str, wanted: Sequence[Unit], found: Mapping[str, Un
 
 
 def of_services(wanted: Sequence[Unit], directory: str, services: Services) -> Iterator[Finding]:
-    """How the units are that systemd runs, other than as their files and the release say."""
+    """How systemd has the units that the release writes, other than as their files say."""
     for unit in wanted:
         status = services.statuses.get(unit.name)
         if status is None:
@@ -145,7 +146,13 @@ def of_services(wanted: Sequence[Unit], directory: str, services: Services) -> I
         boot = {True: "enabled", False: "disabled"}[units.is_installable(unit)]
         if status.file_state in ("enabled", "disabled") and status.file_state != boot:
             yield Finding("enabled", unit.name, boot, status.file_state)
-        fault = unit_fault(status)
+
+
+def of_states(wanted: Sequence[Unit], services: Services) -> Iterator[Finding]:
+    """Which units do not do what they are for."""
+    for unit in wanted:
+        status = services.statuses.get(unit.name)
+        fault = unit_fault(status) if status is not None else None
         if fault is not None:
             yield Finding("state", unit.name, "active", fault)
 
@@ -177,8 +184,7 @@ def without(ignored: Sequence[str], findings: Iterable[Finding]) -> Iterator[Fin
 # --- looking ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """What is looked at. `release` is None for the one that is active; without `digests` no file is read."""
 
     release: str | None = None
@@ -192,16 +198,22 @@ def look(host: Host, request: Request) -> dict[str, Any]:
     current = host.tree.look_at_current()
     release = request.release or (current.release if current.kind == "release" else None)
     deadline = _Deadline(host, request.seconds)
+    recorded, fault = _record(host, release) if release is not None else (None, "")
+    if recorded is not None:
+        findings = _of_release(host, recorded, current, request.digests, deadline)
+    else:
+        findings = _of_none(host, release, current, fault)
     found: list[Finding] = []
     incomplete = None
     try:
-        for finding in without(request.ignored, _findings(host, release, current, request.digests, deadline)):
+        for finding in without(request.ignored, findings):
             found.append(finding)
     except IncompleteError as error:
         incomplete = error.message
     return {
         "active": current.release if current.kind == "release" else None,
         "compared": release,
+        "version": recorded.version if recorded is not None else None,
         "findings": [one._asdict() for one in found[:MOST_FINDINGS]],
         "more": len(found[MOST_FINDINGS:]),
         "incomplete": incomplete,
@@ -222,27 +234,47 @@ class _Deadline:
             )
 
 
-def _findings(
-    host: Host, release: str | None, current: Current, digests: bool, deadline: Callable[[], None]
-) -> Iterator[Finding]:
-    """All of them, what is most telling first."""
-    if release is None:
-        if current.kind != "absent":
-            yield from of_current("ID", current)
-        yield from of_unit_files(host.tree.component, (), host.units.find(()))
-        return
-    yield from of_current(release, current)
-    recorded, fault = _record(host, release)
-    if recorded is None:
+def _of_none(host: Host, release: str | None, current: Current, fault: str) -> Iterator[Finding]:
+    """What can be said where nothing is active, or there is no record of the release."""
+    if release is not None:
+        yield from of_current(release, current)
         yield Finding("record", release, "a record of the release", fault)
         return
-    wanted = recorded.units
-    services = _services(host, wanted)
-    place = os.path.join(os.path.realpath(host.tree.releases), release)
-    yield from of_processes(wanted, place, _taken_into_service(host, release), services)
-    yield from of_services(wanted, host.unit_directory, services)
-    yield from of_unit_files(host.tree.component, wanted, host.units.find(wanted))
+    if current.kind != "absent":
+        yield from of_current("ID", current)
+    yield from of_unit_files(host.tree.component, (), host.units.find(()))
+
+
+def _of_release(
+    host: Host, recorded: Record, current: Current, digests: bool, deadline: Callable[[], None]
+) -> Iterator[Finding]:
+    """All findings, what is most telling first."""
+    release, wanted, own = recorded.release, recorded.units, recorded.own_units
+    yield from of_current(release, current)
+    kind = kind_of(recorded)
+    services = _services(host, recorded)
+    if kind is None:
+        place = os.path.join(os.path.realpath(host.tree.releases), release)
+        yield from of_processes(wanted, place, _taken_into_service(host, release), services)
+    yield from of_states(wanted, services)
+    yield from of_services(own, host.unit_directory, services)
+    yield from of_unit_files(host.tree.component, own, host.units.find(own))
+    if kind is not None:
+        yield from _of_kind(host, recorded, kind, services, digests)
     yield from of_files(recorded.files, _survey(host.tree.release(release), recorded, digests, deadline))
+
+
+def _of_kind(host: Host, recorded: Record, kind: Kind, services: Services, digests: bool) -> Iterator[Finding]:
+    """What the kind knows of the host and of what runs there."""
+    restarted = {unit.name for unit in recorded.units if unit.action == "restart"}
+    try:
+        for name in sorted(restarted & set(services.processes)):
+            fault = kind.process_fault(host, services.processes[name], recorded, not_before=0)
+            if fault is not None:
+                yield Finding("process", name, "begun with the release", fault)
+        yield from (Finding(*differs) for differs in kind.drift(host, recorded, digests))
+    except ConvoyTargetError as error:
+        raise IncompleteError(error.message) from error
 
 
 def _record(host: Host, release: str) -> tuple[Record | None, str]:
@@ -261,11 +293,12 @@ def _taken_into_service(host: Host, release: str) -> float | None:
     return None
 
 
-def _services(host: Host, wanted: Sequence[Unit]) -> Services:
+def _services(host: Host, recorded: Record) -> Services:
+    wanted = recorded.units
     statuses = host.supervisor.show([unit.name for unit in wanted if not units.is_template(unit.name)])
     running = {name: process.read(status.pid) for name, status in statuses.items() if status.pid}
     names = [unit.name for unit in wanted]
-    strays = process.strays(host.tree.releases, names, units.programs(wanted))
+    strays = process.strays(host.tree.releases, names, units.programs(recorded.own_units))
     return Services(statuses, {name: one for name, one in running.items() if one is not None}, strays)
 
 

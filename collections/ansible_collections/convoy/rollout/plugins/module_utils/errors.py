@@ -68,6 +68,10 @@ class ActivationError(ConvoyTargetError):
     """A release did not come into service, or not healthy; the details say what is active now."""
 
 
+class PackageError(ConvoyTargetError):
+    """The package manager refused, failed, or does not know what is asked for."""
+
+
 class GateError(ConvoyTargetError):
     """The description of a gate cannot be right: the message names field, value and rule."""
 

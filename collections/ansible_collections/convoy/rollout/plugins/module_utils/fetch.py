@@ -19,7 +19,6 @@ import random
 import re
 import ssl
 import urllib.request
-from dataclasses import dataclass
 from typing import Any, Callable, Iterator, NamedTuple
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -45,8 +44,7 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 _PORTS = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """Where an artifact lies, and how patiently it is fetched.
 
     `authorization` is the header of that name. `ca_file` has the certificates to trust instead of the system's.
@@ -62,7 +60,8 @@ class Source:
     retries: int = 5
     proxy: bool = False
 
-    def __post_init__(self) -> None:
+    def checked(self) -> Source:
+        """This source. Raises InputError where it cannot be one."""
         _check_url(urlsplit(self.url), self.url)
         if self.authorization and urlsplit(self.url).scheme != "https":
             raise InputError(f"{shown(self.url)} is not https: anyone on the way could read the authorization")
@@ -73,6 +72,7 @@ class Source:
         for name, least in (("timeout", 0.1), ("deadline", 1.0), ("retries", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}: must be {least:g} or more")
+        return self
 
 
 class Answer(NamedTuple):

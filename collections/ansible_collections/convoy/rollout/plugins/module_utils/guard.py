@@ -17,8 +17,7 @@ import json
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass
-from typing import Iterator, Sequence
+from typing import Iterator, NamedTuple, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils import clock, durable
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError, TreeError
@@ -67,8 +66,7 @@ ExecStart={command} recover
 """
 
 
-@dataclass(frozen=True)
-class Deadline:
+class Deadline(NamedTuple):
     """Until when a release must be confirmed: by the wall clock, and by the seconds that the host was up."""
 
     release: str
@@ -101,7 +99,7 @@ def arm(host: Host, release: str, seconds: float) -> None:
         ),
     }
     _write_script(host)
-    durable.write_file(_deadline_path(host), json.dumps(asdict(deadline)).encode("ascii"))
+    durable.write_file(_deadline_path(host), json.dumps(deadline._asdict()).encode("ascii"))
     for name, text in texts.items():
         durable.write_file(os.path.join(host.unit_directory, name), text.encode("utf-8"), 0o644)
     host.supervisor.enable([timer])

@@ -5,31 +5,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, Sequence
 
+from ansible_collections.convoy.rollout.plugins.module_utils import process as processes
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
 from ansible_collections.convoy.rollout.plugins.module_utils.journal import Entry, History, Journal
+from ansible_collections.convoy.rollout.plugins.module_utils.record import Record, kind_of
 from ansible_collections.convoy.rollout.plugins.module_utils.systemd import UNIT_DIRECTORY, Supervisor
 from ansible_collections.convoy.rollout.plugins.module_utils.tree import Tree
 from ansible_collections.convoy.rollout.plugins.module_utils.units import UnitDirectory
 
 
-@dataclass
 class Host:
     """One component on one host, in the hands of one rollout."""
 
-    tree: Tree
-    supervisor: Supervisor
-    clock: Clock
-    rollout: str = ""
-    token: int = 0
-    unit_directory: str = UNIT_DIRECTORY
-    steps: list[dict[str, Any]] = field(default_factory=list)
-    began: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.began = self.clock.wall()
+    def __init__(
+        self,
+        tree: Tree,
+        supervisor: Supervisor,
+        clock: Clock,
+        rollout: str = "",
+        token: int = 0,
+        unit_directory: str = UNIT_DIRECTORY,
+    ) -> None:
+        self.tree = tree
+        self.supervisor = supervisor
+        self.clock = clock
+        self.rollout = rollout
+        self.token = token
+        self.unit_directory = unit_directory
+        self.steps: list[dict[str, Any]] = []
+        self.warnings: list[str] = []
+        self.began = clock.wall()
         self.done("begun")
 
     @property
@@ -45,6 +52,13 @@ class Host:
     def history(self) -> History:
         """What the journal amounts to now."""
         return self.journal.history()
+
+    def process_fault(self, running: processes.Process, recorded: Record, not_before: int) -> str | None:
+        """Why a process is not a fresh one of a release, None when it is; `not_before`: in ticks since boot."""
+        kind = kind_of(recorded)
+        if kind is not None:
+            return kind.process_fault(self, running, recorded, not_before)
+        return processes.fault(running, self.tree.releases, recorded.release, not_before)
 
     def done(self, step: str) -> None:
         """Note that a step has just ended."""

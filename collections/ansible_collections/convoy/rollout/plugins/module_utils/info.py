@@ -14,7 +14,7 @@ from ansible_collections.convoy.rollout.plugins.module_utils import gate, names,
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
 from ansible_collections.convoy.rollout.plugins.module_utils.journal import History, Reading
-from ansible_collections.convoy.rollout.plugins.module_utils.record import Record
+from ansible_collections.convoy.rollout.plugins.module_utils.record import Record, kind_of
 from ansible_collections.convoy.rollout.plugins.module_utils.systemd import unit_fault
 
 # Bytes. Configuration is shown up to the first, and compared up to the second.
@@ -33,7 +33,7 @@ def look(host: Host, unit_names: Sequence[str], verify: bool) -> dict[str, Any]:
     recorded = records.get(active or "")
     names = list(unit_names) or [unit.name for unit in (recorded.units if recorded else ())]
     reloaded = {unit.name for unit in recorded.units if unit.action == "reload"} if recorded else set()
-    processes, process_problems = _processes(host, names, reloaded, active)
+    processes, process_problems = _processes(host, names, reloaded, active, recorded)
     busy = tree.holder()
     problems = [
         *filter(None, [tree.current_fault(current)]),
@@ -47,6 +47,7 @@ def look(host: Host, unit_names: Sequence[str], verify: bool) -> dict[str, Any]:
         "present": tree.exists(),
         "active": active,
         "version": recorded.version if recorded else None,
+        "kind": _kind(recorded),
         "active_since": history.standings[active].since if active in history.standings else None,
         "good": history.good(present),
         "last_good": history.last_good(present, besides=active),
@@ -66,7 +67,7 @@ def shown(host: Host, active: str | None, asked: Sequence[Mapping[str, Any]]) ->
     `sha256` is None for one that is not there, `text` None for one that is secret, no text, or long.
     """
     recorded = dict(_records(host, {active})).get(active) if active else None
-    own = {unit.name: units.body(unit).encode("utf-8") for unit in (recorded.units if recorded else ())}
+    own = {unit.name: units.body(unit).encode("utf-8") for unit in (recorded.own_units if recorded else ())}
     found = []
     for one in asked:
         content = own.get(one["name"]) if one["kind"] == "unit" else _content(host, active, one["name"])
@@ -120,6 +121,13 @@ def _records(host: Host, present: Sequence[str] | set[str]) -> Iterator[tuple[st
             continue
 
 
+def _kind(recorded: Record | None) -> str | None:
+    """Of which component kind the active release is."""
+    if recorded is None:
+        return None
+    return "archive" if recorded.package is None else "package"
+
+
 def _damage(host: Host, reading: Reading) -> Iterator[str]:
     for number in reading.damaged:
         yield (
@@ -150,7 +158,9 @@ def _release_problems(host: Host, active: str | None, recorded: Record | None, v
     yield from (f"the active release differs: {fault}" for fault in comparison.faults)
     yield from (f"the active release has a file more than it should: {path}" for path in comparison.unexpected)
     try:
-        plan = host.units.plan(recorded.units)
+        plan = host.units.plan(recorded.own_units)
+        kind = kind_of(recorded)
+        yield from kind.info(host, recorded, verify) if kind is not None else ()
     except ConvoyTargetError as error:
         yield error.message
         return
@@ -159,7 +169,7 @@ def _release_problems(host: Host, active: str | None, recorded: Record | None, v
 
 
 def _processes(
-    host: Host, names: Sequence[str], reloaded: AbstractSet[str], active: str | None
+    host: Host, names: Sequence[str], reloaded: AbstractSet[str], active: str | None, recorded: Record | None
 ) -> tuple[dict[str, Any], list[str]]:
     """The main processes of units, and what is wrong with them. One that is only reloaded keeps its old directory."""
     seen: dict[str, Any] = {}
@@ -171,7 +181,8 @@ def _processes(
             seen[name] = process.describe(running, host.tree.releases)
         fault = unit_fault(status)
         if fault is None and running is not None and active is not None and name not in reloaded:
-            fault = process.fault(running, host.tree.releases, active, not_before=0)
+            wanted = recorded or Record(active, active, {}, ())
+            fault = host.process_fault(running, wanted, not_before=0)
         if fault is not None:
             problems.append(f"{name}: {fault}")
     return seen, problems

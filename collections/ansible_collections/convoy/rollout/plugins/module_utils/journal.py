@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, replace
-from typing import AbstractSet, Any, Iterable
+from typing import AbstractSet, Any, Iterable, NamedTuple
 
 from ansible_collections.convoy.rollout.plugins.module_utils import durable
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import TreeError
@@ -35,8 +34,7 @@ EVENTS = frozenset(
 _LONGEST_REASON = 300
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One line of the journal. `came_from` and `went_to` are the other release of a move."""
 
     at: float
@@ -86,8 +84,7 @@ def parse(line: bytes) -> Entry:
     )
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """What the journal's file says: its entries, the numbers of damaged lines, a cut-off end."""
 
     entries: tuple[Entry, ...]
@@ -153,8 +150,7 @@ def _cut_torn_line(descriptor: int) -> None:
     os.ftruncate(descriptor, data.rfind(b"\n") + 1)
 
 
-@dataclass(frozen=True)
-class Standing:
+class Standing(NamedTuple):
     """What the journal says of one release.
 
     `origin` is the release that its last activation started from, `brought_by` the rollout that asked
@@ -175,8 +171,7 @@ class Standing:
         return self.good_at is not None
 
 
-@dataclass(frozen=True)
-class WayBack:
+class WayBack(NamedTuple):
     """Where to go from a release that must be left.
 
     To `release`; or, when that is None, to nothing at all (there was nothing before); or nowhere,
@@ -187,8 +182,7 @@ class WayBack:
     stay: bool = False
 
 
-@dataclass(frozen=True)
-class History:
+class History(NamedTuple):
     """What a journal amounts to. Pure: all that is decided from the past is decided here."""
 
     standings: dict[str, Standing]
@@ -290,7 +284,7 @@ def _after(history: History, entry: Entry) -> History:
         del standings[entry.release]
     if entry.event in ("bad", "reverted") and entry.went_to in standings:
         reached = standings[entry.went_to]
-        standings[entry.went_to] = replace(reached, since=entry.at, is_unfinished=False)
+        standings[entry.went_to] = reached._replace(since=entry.at, is_unfinished=False)
     is_announcement = entry.event in ("activating", "reverting")
     pending = history.pending
     if is_announcement:
@@ -330,10 +324,9 @@ def _standing_after(known: Standing, entry: Entry) -> Standing:
     event, at = entry.event, entry.at
     if event == "staged":
         state = "staged" if known.state == "unknown" else known.state
-        return replace(known, state=state, at=at)
+        return known._replace(state=state, at=at)
     if event == "activating":
-        return replace(
-            known,
+        return known._replace(
             state=event,
             at=at,
             since=None,
@@ -342,12 +335,12 @@ def _standing_after(known: Standing, entry: Entry) -> Standing:
             is_unfinished=True,
         )
     if event == "active":
-        return replace(known, state=event, at=at, since=at)
+        return known._replace(state=event, at=at, since=at)
     if event == "good":
         since = at if known.since is None else known.since
-        return replace(known, state=event, at=at, good_at=at, since=since, is_unfinished=False)
+        return known._replace(state=event, at=at, good_at=at, since=since, is_unfinished=False)
     if event == "reverting":
-        return replace(known, state=event, at=at, good_at=None, since=None)
+        return known._replace(state=event, at=at, good_at=None, since=None)
     if event in ("bad", "reverted"):
-        return replace(known, state=event, at=at, good_at=None, since=None, is_unfinished=False)
-    return replace(known, state=event, at=at)
+        return known._replace(state=event, at=at, good_at=None, since=None, is_unfinished=False)
+    return known._replace(state=event, at=at)

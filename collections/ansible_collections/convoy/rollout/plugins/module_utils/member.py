@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Iterator, NamedTuple, Protocol, Tuple
 
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ArchiveError
@@ -14,8 +13,7 @@ LONGEST_LINK = 4095  # bytes: what Linux takes
 HARMLESS_BYTES = 16 * 1024 * 1024  # below this an archive may be as dense as it likes
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """What an artifact may at most be. `ratio` is unpacked to packed size."""
 
     members: int = 100_000

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from dataclasses import dataclass
 from typing import AbstractSet, Any, Iterable, NamedTuple, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
@@ -18,8 +17,7 @@ _LONGEST_COMMAND = 4096  # bytes of a command line that are looked at
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 
-@dataclass(frozen=True)
-class Process:
+class Process(NamedTuple):
     """A process: `started_ticks` on the kernel's clock since boot, `started` in seconds since the epoch."""
 
     pid: int

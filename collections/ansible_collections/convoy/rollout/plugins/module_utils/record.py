@@ -9,11 +9,13 @@ import hashlib
 import json
 import os
 import stat
-from dataclasses import asdict, dataclass
-from typing import Any, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, NamedTuple
 
 from ansible_collections.convoy.rollout.plugins.module_utils import names
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import InputError, TreeError
+
+if TYPE_CHECKING:
+    from ansible_collections.convoy.rollout.plugins.module_utils.kinds import Kind
 
 SCHEMA = 1
 _CHUNK = 1024 * 1024
@@ -27,8 +29,7 @@ def plain_mode(mode: int) -> int:
     return (mode & MODE_MASK) | 0o400
 
 
-@dataclass(frozen=True)
-class FileEntry:
+class FileEntry(NamedTuple):
     """A file of a release, or a symbolic link when `link` is not None. `path` is relative to the release."""
 
     path: str
@@ -38,8 +39,7 @@ class FileEntry:
     link: str | None = None
 
 
-@dataclass(frozen=True)
-class Unit:
+class Unit(NamedTuple):
     """A systemd unit of a release. `action` is what makes it take a new release up: restart or reload."""
 
     name: str
@@ -47,9 +47,11 @@ class Unit:
     action: str = "restart"
 
 
-@dataclass(frozen=True)
-class Record:
-    """All that a release consists of. `probes` and `gate` are what it was gated with."""
+class Record(NamedTuple):
+    """All that a release consists of. `probes` and `gate` are what it was gated with.
+
+    `package` has what packages.Pinned has, where the release is a package: its units are only named then.
+    """
 
     release: str
     version: str
@@ -59,12 +61,29 @@ class Record:
     probes: tuple[Mapping[str, Any], ...] = ()
     gate: Mapping[str, Any] | None = None
     staged_at: float = 0.0
+    package: Mapping[str, Any] | None = None
+
+    @property
+    def own_units(self) -> tuple[Unit, ...]:
+        """The units whose files the release writes."""
+        return self.units if self.package is None else ()
 
     def as_json(self) -> bytes:
         """As it is stored."""
-        fields = asdict(self)
-        fields["schema"] = SCHEMA
+        lists = {name: [one._asdict() for one in getattr(self, name)] for name in ("files", "units")}
+        fields = {**self._asdict(), **lists, "schema": SCHEMA}
+        if self.package is None:
+            del fields["package"]
         return json.dumps(fields, sort_keys=True).encode("ascii") + b"\n"
+
+
+def kind_of(recorded: Record) -> Kind | None:
+    """What the kind of a release does besides; None for an archive. Its code is imported where it is needed only."""
+    if recorded.package is None:
+        return None
+    from ansible_collections.convoy.rollout.plugins.module_utils.package_kind import PACKAGE
+
+    return PACKAGE
 
 
 def from_json(data: bytes, source: str) -> Record:
@@ -117,8 +136,7 @@ def is_sha256(value: object) -> bool:
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """What differs between a record and a directory: the first few of each."""
 
     faults: tuple[str, ...]

@@ -10,8 +10,7 @@ import errno
 import hashlib
 import os
 import shutil
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Iterator, Mapping, NamedTuple, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils import durable, names
 from ansible_collections.convoy.rollout.plugins.module_utils import record as records
@@ -41,8 +40,7 @@ _RESERVE = 2
 _BLOCK = 4096
 
 
-@dataclass(frozen=True)
-class ConfigFile:
+class ConfigFile(NamedTuple):
     """A rendered file of a release; it takes the place of one that the artifact has there."""
 
     path: str
@@ -56,8 +54,7 @@ class ConfigFile:
         return FileEntry(self.path, len(self.content), self.mode, digest)
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """The release that is to be staged, as the controller describes it."""
 
     release: str
@@ -196,15 +193,22 @@ def offer(host: Host, wanted: Wanted) -> dict[str, Any]:
 
 def stage(host: Host, wanted: Wanted, artifact: str, limits: Limits, strict: bool, delta: Delta | None = None) -> None:
     """Bring the release to the host. Until its last step nothing has its name; if it fails, nothing is left."""
-    place = host.tree.work_place("unpack", wanted.release)
-    try:
+    with work_place(host, wanted.release) as place:
         _unpack(host, wanted, artifact, place, limits, strict, delta)
-        _publish(host, wanted, place)
+        publish(host, wanted.record(host.clock.wall()), place)
         host.tree.clear_fetched()
+
+
+@contextlib.contextmanager
+def work_place(host: Host, release: str) -> Iterator[str]:
+    """Where a release is made, which is gone again where that fails."""
+    place = host.tree.work_place("unpack", release)
+    try:
+        yield place
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise SpaceError(
-                f"{host.tree.root} ran out of room while {wanted.release} was staged ({error.strerror}); what was "
+                f"{host.tree.root} ran out of room while {release} was staged ({error.strerror}); what was "
                 "written is removed again and the active release untouched. Free some room and run this again"
             ) from error
         raise
@@ -249,34 +253,34 @@ def _write_config(place: str, item: ConfigFile) -> None:
         os.close(descriptor)
 
 
-def _publish(host: Host, wanted: Wanted, place: str) -> None:
+def publish(host: Host, recorded: Record, place: str) -> None:
     """Make it durable, then give it its name: the moment from which the release is there.
 
     Beside the active release, which is damaged then, it gets the name of what that one will be mended from.
     """
-    tree = host.tree
-    if tree.active() == wanted.release:
-        _publish_beside(host, wanted, place)
+    tree, release = host.tree, recorded.release
+    if tree.active() == release:
+        _publish_beside(host, recorded, place)
         return
-    if os.path.lexists(tree.release(wanted.release)):
-        tree.discard(wanted.release)
-    durable.write_file(tree.record_path(wanted.release), wanted.record(host.clock.wall()).as_json())
+    if os.path.lexists(tree.release(release)):
+        tree.discard(release)
+    durable.write_file(tree.record_path(release), recorded.as_json())
     durable.sync_file_system(place)
     host.done("synced")
-    durable.rename(place, tree.release(wanted.release))
-    host.note("staged", wanted.release)
+    durable.rename(place, tree.release(release))
+    host.note("staged", release)
     host.done("staged")
 
 
-def _publish_beside(host: Host, wanted: Wanted, place: str) -> None:
-    tree, kept = host.tree, wanted.record(host.clock.wall())
+def _publish_beside(host: Host, recorded: Record, place: str) -> None:
+    tree, release = host.tree, recorded.release
     with contextlib.suppress(NotIntactError):
-        known = tree.read_record(wanted.release)
-        kept = replace(kept, probes=known.probes, gate=known.gate)
-    shutil.rmtree(tree.mended(wanted.release), ignore_errors=True)
-    durable.write_file(tree.record_path(wanted.release), kept.as_json())
+        known = tree.read_record(release)
+        recorded = recorded._replace(probes=known.probes, gate=known.gate)
+    shutil.rmtree(tree.mended(release), ignore_errors=True)
+    durable.write_file(tree.record_path(release), recorded.as_json())
     durable.sync_file_system(place)
-    durable.rename(place, tree.mended(wanted.release))
+    durable.rename(place, tree.mended(release))
     host.done("staged beside")
 
 
@@ -321,7 +325,7 @@ def keep_probes(
     host: Host, recorded: Record, probes: Sequence[Mapping[str, Any]], gate: Mapping[str, Any] | None
 ) -> Record:
     """Remember with a release what it is gated with now, so that the host can gate it by itself."""
-    kept = replace(recorded, probes=tuple(probes), gate=gate)
+    kept = recorded._replace(probes=tuple(probes), gate=gate)
     if (kept.probes, kept.gate) != (recorded.probes, recorded.gate):
         durable.write_file(host.tree.record_path(recorded.release), kept.as_json())
     return kept

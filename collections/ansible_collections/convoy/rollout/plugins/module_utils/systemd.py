@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import dataclass
-from typing import Protocol, Sequence
+from typing import NamedTuple, Protocol, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import SupervisorError
 
@@ -31,8 +30,7 @@ _PROPERTIES = (
 )
 
 
-@dataclass(frozen=True)
-class UnitStatus:
+class UnitStatus(NamedTuple):
     """A unit in systemd's own words. `pid` is 0 without a main process.
 
     `is_outdated` when its file was changed since systemd read it. `fragment` is the path of that file, `drop_ins` are

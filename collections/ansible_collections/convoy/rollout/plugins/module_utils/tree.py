@@ -22,8 +22,7 @@ import fcntl
 import json
 import os
 import shutil
-from dataclasses import dataclass
-from typing import Iterator
+from typing import Iterator, NamedTuple
 
 from ansible_collections.convoy.rollout.plugins.module_utils import clock, durable, names, record
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
@@ -39,8 +38,7 @@ _WORK_PREFIXES = ("unpack.", "trash.")
 _FETCH_PREFIX = "fetch."
 
 
-@dataclass(frozen=True)
-class Current:
+class Current(NamedTuple):
     """What `current` is: `kind` is absent, release, dangling, elsewhere or not_a_link."""
 
     kind: str
@@ -48,8 +46,7 @@ class Current:
     target: str = ""
 
 
-@dataclass(frozen=True)
-class Tree:
+class Tree(NamedTuple):
     """The paths of a release tree, and the questions that can be asked of it."""
 
     root: str
@@ -338,8 +335,7 @@ class Tree:
             clock.sleep(_LOCK_POLL)
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     """A fencing token and the rollout that brought it."""
 
     value: int

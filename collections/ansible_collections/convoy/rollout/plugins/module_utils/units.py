@@ -12,8 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from dataclasses import dataclass
-from typing import Mapping, Sequence
+from typing import Mapping, NamedTuple, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils import durable
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import TreeError
@@ -22,8 +21,7 @@ from ansible_collections.convoy.rollout.plugins.module_utils.record import Unit
 MARKER = "# Managed by Convoy: "
 
 
-@dataclass(frozen=True)
-class UnitFile:
+class UnitFile(NamedTuple):
     """A unit file as found. `component` is None when Convoy did not write it."""
 
     name: str
@@ -31,8 +29,7 @@ class UnitFile:
     body: str
 
 
-@dataclass(frozen=True)
-class UnitPlan:
+class UnitPlan(NamedTuple):
     """What must be done to the unit files so that they are those of a release."""
 
     write: tuple[Unit, ...] = ()

@@ -86,6 +86,12 @@ until:
   returned: when the host was admitted
   type: float
   sample: 1767225600.0
+migration:
+  description:
+    - What has to be run before anybody goes on, by whoever asked, and reported by M(convoy.rollout.migration). The
+      host has to ask again then. Null where there is nothing.
+  returned: always
+  type: dict
 reason:
   description:
     - Why the host may not go. Empty when it may.

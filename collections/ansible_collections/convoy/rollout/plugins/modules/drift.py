@@ -142,6 +142,10 @@ hosts:
     why:
       description: Why nothing, or not everything, can be said of it. Empty where everything can.
       type: str
+    version:
+      description: The version of the release, or null where the host has no record of it.
+      type: str
+      sample: 1.1.0
 mendable:
   description: The hosts of which deploying what the ledger says would mend something.
   returned: when O(state=compared)
@@ -153,6 +157,11 @@ releases:
   returned: when O(state=compared)
   type: dict
   sample: {"app1": "1.1.0-0123456789ab"}
+versions:
+  description: The versions of RV(releases), as far as the hosts' records tell them.
+  returned: when O(state=compared)
+  type: dict
+  sample: {"1.1.0-0123456789ab": "1.1.0"}
 reason:
   description:
     - A short word for what went wrong, V(drift) where hosts drifted. It does not change when the message is reworded.

@@ -15,6 +15,8 @@ author:
 description:
   - Compares a host with the record of a release, which is what was brought to it. Looks at C(current), at every file of
     the release, at its unit files and what systemd makes of them, and at the processes that run of it.
+  - Of a release that is a package, the version that is installed is looked at, whether it is held, and what the package
+    manager finds changed of its files. Units, drop-ins and configuration of a package are not the release's.
   - Changes nothing, and takes whatever it finds for an answer rather than for an error.
 options:
   component:
@@ -86,6 +88,11 @@ compared:
   returned: success
   type: str
   sample: 1.1.0-0123456789ab
+version:
+  description: The version of that release; null when there is none, or no record of it.
+  returned: success
+  type: str
+  sample: 1.1.0
 findings:
   description: What differs, the first 50.
   returned: success
@@ -96,8 +103,9 @@ findings:
       description:
         - What kind of thing it is. V(release) is the link C(current), V(record) what the host knows of the release,
           V(file) a file of it, V(unit) a unit file, V(enabled) whether a unit starts at boot, V(state) how a unit is,
-          V(process) what runs. Not Convoy's to change are V(foreign-file), a file in the release that is not of it,
-          V(foreign-unit), a unit file that somebody else wrote in its place, and V(drop-in), a file that adds to one.
+          V(process) what runs, V(package) a package of the distribution. Not Convoy's to change are V(foreign-file),
+          a file in the release that is not of it, V(foreign-unit), a unit file that somebody else wrote in its place,
+          and V(drop-in), a file that adds to one.
       type: str
       sample: file
     name:

@@ -70,8 +70,27 @@ options:
     description:
       - What the artifact must be, as publishing made it. C(artifact) with C(sha256), C(size) and C(format), and
         C(files), a list of C(path), C(size), C(mode) and C(sha256), or of C(path) and C(link).
-      - Required for O(state=staged) without O(verify_only).
+      - Required for O(state=staged) without O(verify_only) and O(package).
     type: dict
+  package:
+    description:
+      - For O(state=staged), the package of the distribution that is the release, in version O(version), instead of an
+        artifact. The host downloads it, and what has to come with it, from the repositories that it is configured
+        with, verified as its package manager does that. Nothing is installed before O(state=active).
+      - What is downloaded stays with the release, so that neither O(state=active) nor O(state=reverted) needs a
+        repository. A package that was installed before is kept as a release of its own.
+      - apt is the package manager that is known.
+      - With O(mend), what is damaged of a release that is active is fetched again, and the package is installed once
+        more from what is kept of it.
+    type: dict
+    suboptions:
+      name:
+        description: The name of the package.
+        type: str
+        required: true
+      lock_timeout:
+        description: How many seconds to wait for others that install packages. V(120) if not given.
+        type: int
   transfer:
     description:
       - How O(artifact) gets to the host. Whatever it is, what a host has unpacked already is not sent again, and a
@@ -183,9 +202,8 @@ options:
         type: str
         required: true
       content:
-        description: Its text.
+        description: Its text. Required unless the release is an O(package), which brings its units.
         type: str
-        required: true
       action:
         description: What makes it take a new release up. A unit whose text changed is restarted in any case.
         type: str
@@ -288,6 +306,18 @@ EXAMPLES = r"""
         url: http://127.0.0.1:8080/healthz
     gate:
       deadline: 30
+
+- name: Bring version 1.18.0-6 of a package beside the one that is installed
+  convoy.rollout.release:
+    component: proxy
+    state: staged
+    release: 1.18.0-6-0123456789ab
+    version: "1.18.0-6"
+    token: 42
+    package:
+      name: nginx
+    units:
+      - name: nginx.service
 
 - name: Go back to the last good release
   convoy.rollout.release:

@@ -111,6 +111,11 @@ version:
   returned: always
   type: str
   sample: "1.1.0"
+kind:
+  description: Whether it is an V(archive) or a V(package); null when there is none.
+  returned: always
+  type: str
+  sample: archive
 active_since:
   description: Since when it is active, in seconds since the epoch; null when the journal does not say.
   returned: always

@@ -90,6 +90,12 @@ gone:
   returned: success
   type: bool
   sample: true
+migration:
+  description:
+    - What has to be run before anybody goes on, as M(convoy.rollout.admission) has it, or null. The host's road has not
+      begun then.
+  returned: when RV(gone=false)
+  type: dict
 outcome:
   description: What became of the host, as M(convoy.rollout.report) has it.
   returned: when the host was admitted

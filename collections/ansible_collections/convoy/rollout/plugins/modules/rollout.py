@@ -56,8 +56,28 @@ options:
       - The version to go to, a string. A number is refused, since V(1.10) in YAML is the number 1.1.
       - A rollback without it goes to the last good release of what most of the hosts run.
     type: str
+  component_kind:
+    description: Of which kind the component is, V(archive) or V(package).
+    type: str
+    default: archive
+  package:
+    description: The package, as C(component_package) of the role P(convoy.rollout.component#role) describes it.
+    type: dict
+    default: {}
+  artifact:
+    description: C(component_artifact), which is refused for a package.
+    type: str
+    default: ""
+  config:
+    description: C(component_config), which is refused for a package.
+    type: raw
+    default: []
+  units:
+    description: C(component_units), whose templates are refused for a package.
+    type: raw
+    default: []
   depot:
-    description: The directory of the depot. A rollback does not need it.
+    description: The directory of the depot. A rollback does not need it, and a package neither.
     type: path
   depot_url:
     description:
@@ -111,6 +131,12 @@ options:
     elements: str
   releases:
     description: For O(kind=repair), the releases that hosts were left with, as M(convoy.rollout.drift) returned them.
+    type: dict
+    default: {}
+  versions:
+    description:
+      - For O(kind=repair), the versions of O(releases) as far as hosts know them, as M(convoy.rollout.drift) returned
+        them. The id of a release does not tell all versions of packages apart.
     type: dict
     default: {}
   colours:
@@ -236,6 +262,15 @@ options:
     description: How hosts are taken out of load balancers, as the role P(convoy.rollout.traffic#role) describes it.
     type: str
     default: none
+  migrations:
+    description: What runs once in the whole rollout, as C(component_migrations) has it.
+    type: raw
+    default: []
+  accept_irreversible:
+    description:
+      - The reason for which a rollback goes back past migrations that cannot be reversed. It is recorded in the ledger.
+    type: str
+    default: ""
   traffic_tasks:
     description: The task files of the adapter C(tasks).
     type: dict

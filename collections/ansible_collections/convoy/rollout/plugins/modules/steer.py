@@ -36,9 +36,11 @@ options:
       - V(abort) turns the rollout back, as far as its scope says. V(stop) ends it where it is. Nothing goes back.
       - V(unlock) takes the token away from the run that holds it, be it alive or not. The next run of the same command
         goes on with the rollout; what the last one still tries is refused. It needs O(rollout) and O(reason).
+      - V(done) says of a migration that is in doubt that it took effect, V(again) that it has to be run again. They
+        need O(migration).
     type: str
     required: true
-    choices: [pause, resume, advance, abort, stop, unlock]
+    choices: [pause, resume, advance, abort, stop, unlock, done, again]
   reason:
     description: Why. It is recorded.
     type: str
@@ -47,6 +49,9 @@ options:
     description:
       - The id of the rollout that is meant. The order is refused where another one is open.
         Required if O(order=unlock).
+    type: str
+  migration:
+    description: The name of the migration that is meant. Required if O(order=done) or O(order=again).
     type: str
 attributes:
   action:

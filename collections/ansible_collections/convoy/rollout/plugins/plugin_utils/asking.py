@@ -11,12 +11,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.utils.display import Display
 
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Admitted, Denied, Recorded, Wait
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import (
+    Answer,
+    Denied,
+    Migrate,
+    Recorded,
+    Wait,
+)
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import HostStatus
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts
 
@@ -24,18 +30,30 @@ SAY_EVERY = 15.0  # seconds between two lines about what a host waits for
 SOON = 0.05  # seconds between two questions, at least, when the time has come
 
 
-def await_admission(rollouts: Rollouts, asker: Mapping[str, Any]) -> Admitted | Denied:
+def await_admission(rollouts: Rollouts, asker: Mapping[str, Any]) -> Answer:
+    """Whether the host may go, will never, or has to run a migration first."""
+    host = asker["host"]
+    return await_answer(rollouts, lambda: rollouts.admit(asker["rollout"], asker["token"], host), host, asker["poll"])
+
+
+def await_answer(rollouts: Rollouts, ask: Callable[[], Answer], who: str, poll: float) -> Answer:
     """Ask again when something has happened, or when the time has come that the last answer named."""
     say_at = time.monotonic() + SAY_EVERY
     while True:
-        answer = rollouts.admit(asker["rollout"], asker["token"], asker["host"])
+        answer = ask()
         if not isinstance(answer, Wait):
             return answer
         due = math.inf if answer.until is None else max(SOON, answer.until - time.time())
         left = max(SOON, say_at - time.monotonic())
-        if not rollouts.wait_for_change(min(due, left), asker["poll"], asker["host"]) and left < due:
+        if not rollouts.wait_for_change(min(due, left), poll, who) and left < due:
             say_at += SAY_EVERY  # asking again is also the run's sign of life
-            Display().display(f"{asker['host']} waits: {answer.reason}{_until(answer)}")
+            Display().display(f"{who} waits: {answer.reason}{_until(answer)}")
+
+
+def told(answer: Migrate) -> dict[str, Any]:
+    """A migration that has to be run, as JSON types."""
+    one = answer.migration
+    return {"name": one.name, "back": one.back, "run_on": one.run_on, "until": answer.until, "release": one.release}
 
 
 def _until(wait: Wait) -> str:

@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.migrations import parse_migrations
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import (
     OnFailure,
     Quantity,
@@ -32,6 +33,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import (
     require_directory,
     trust_of,
 )
+from ansible_collections.convoy.rollout.plugins.plugin_utils.kinds import check_kind, package_digest
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import stream_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import LedgerError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.manifest import Manifest
@@ -46,7 +48,8 @@ if TYPE_CHECKING:
 PASSED_ON = (
     "kind", "environment", "component", "version", "hosts", "phases", "max_unavailable", "failure_budget",
     "turn_back_max_unavailable", "turn_back_scope", "lease", "min_available", "zone_order", "on_failure",
-    "when_unreachable", "when_unhealthy", "min_up", "progress_deadline", "hooks", "keep", "colours",
+    "when_unreachable", "when_unhealthy", "min_up", "progress_deadline", "hooks", "keep", "colours", "component_kind",
+    "migrations", "accept_irreversible", "inventory",
 )  # fmt: skip
 HEALTHY_DEADLINE = 30.0  # seconds, what a gate has by default
 VARIABLE_OF = {"version": "component_version", "allowed_signers": "environment_allowed_signers"}
@@ -58,8 +61,10 @@ def check(asked: Mapping[str, Any], forks: int, now: float) -> dict[str, Any]:
     ``asked`` are the arguments of the action ``rollout``; ``now`` is epoch seconds.
     """
     _refuse_ledger_in_container(asked["ledger_url"])
+    check_kind(asked)
     _refuse_missing_files(site_files(asked["hooks"], asked["traffic_adapter"], asked["traffic_tasks"]))
     spec = spec_of(asked)
+    _refuse_missing_files(_migration_files(asked.get("migrations", ())))
     if asked.get("colours"):
         _refuse_unswitchable(asked, spec)
     _refuse_disordered_deadlines(asked["gate"], spec)
@@ -74,35 +79,50 @@ def check(asked: Mapping[str, Any], forks: int, now: float) -> dict[str, Any]:
     if asked["kind"] == "rollback":
         return {**checked, "override": ""}
     checked["override"] = refuse_when_frozen(asked["freezes"], now, asked["freeze_override"])
+    left = {"releases": asked["releases"]} if asked["kind"] == "repair" else {}
+    if asked["component_kind"] == "package":
+        return {**checked, **left, **_resolve_package(asked)}
     resolved = _resolve(asked, now)
     if transfer is Transfer.PULL:
         _refuse_unfetchable(asked, resolved.manifest)
-    left = {"releases": asked["releases"]} if asked["kind"] == "repair" else {}
     return {**checked, **left, **_facts(resolved)}
 
 
 def spec_of(asked: Mapping[str, Any]) -> RolloutSpec:
     """How the rollout may proceed, validated."""
     on_failure = parse_choice("rollout_on_failure", asked["on_failure"], OnFailure)
+    phases = parse_phases(
+        asked["phases"],
+        asked["max_unavailable"],
+        "after_phase" in asked["hooks"],
+        on_failure,
+        bool(asked.get("colours")),
+    )
+    lease = parse_seconds("rollout_lease", asked["lease"], least=1)
     return RolloutSpec(
-        phases=parse_phases(
-            asked["phases"],
-            asked["max_unavailable"],
-            "after_phase" in asked["hooks"],
-            on_failure,
-            bool(asked.get("colours")),
-        ),
+        phases=phases,
         failure_budget=parse_failure_budget(asked["failure_budget"]),
         turn_back_max_unavailable=Quantity.parse(
             "rollout_turn_back_max_unavailable", asked["turn_back_max_unavailable"], least=1
         ),
-        lease=parse_seconds("rollout_lease", asked["lease"], least=1),
+        lease=lease,
         min_available=Quantity.parse("rollout_min_available", asked["min_available"]),
         turn_back_scope=parse_choice("rollout_turn_back_scope", asked["turn_back_scope"], Scope),
         zone_order=parse_choice("rollout_zone_order", asked["zone_order"], ZoneOrder),
         unreachable=parse_choice("rollout_unreachable", asked["when_unreachable"], Unreachable),
         progress_deadline=parse_seconds("rollout_progress_deadline", asked["progress_deadline"]),
+        migrations=parse_migrations(asked.get("migrations", ()), phases, lease, asked.get("inventory", ())),
     )
+
+
+def _migration_files(migrations: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The task files of migrations that were found good, by where they are named."""
+    return {
+        f"component_migrations[{nth}].{key}": str(one[key])
+        for nth, one in enumerate(migrations)
+        for key in ("tasks", "reverse")
+        if one.get(key)
+    }
 
 
 def _refuse_unswitchable(asked: Mapping[str, Any], spec: RolloutSpec) -> None:
@@ -117,6 +137,11 @@ def _refuse_unswitchable(asked: Mapping[str, Any], spec: RolloutSpec) -> None:
         raise SpecError(
             "rollout_hooks.after_undrain: it never runs with rollout_colours, since no host is put into service by "
             "itself: use after_phase, which runs before the switch and after it"
+        )
+    if spec.migrations:
+        raise SpecError(
+            "component_migrations: they do not go with rollout_colours: the colour on standby would be left with a "
+            "schema that it does not know. Leave rollout_colours away to roll host by host"
         )
     if spec.unreachable is Unreachable.DEFER:
         raise SpecError(
@@ -194,6 +219,13 @@ def _depot(asked: Mapping[str, Any]) -> Depot | RemoteDepot:
         return RemoteDepot(asked["depot_url"], Path(asked["depot_cache"]), asked["depot_options"])
     require_directory(asked)
     return Depot(Path(asked["depot"]))
+
+
+def _resolve_package(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands for the artifact where every host has it from its repositories."""
+    if not asked["version"]:
+        raise SpecError("component_version is not set: give it with -e or in the inventory's group_vars")
+    return {"artifact_sha256": package_digest(asked["package"]["name"], asked["version"])}
 
 
 def _refuse_ledger_in_container(url: str) -> None:

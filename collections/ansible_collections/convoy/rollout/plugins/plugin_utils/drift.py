@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from ansible_collections.convoy.rollout.plugins.module_utils.drift import Finding
+from ansible_collections.convoy.rollout.plugins.module_utils.packages import is_found
 from ansible_collections.convoy.rollout.plugins.plugin_utils import text
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import IN_FLIGHT
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import NewestRow
@@ -46,7 +47,8 @@ class Expectation:
 class HostDrift:
     """What became of the look at a host. ``release`` is what the ledger says, ``why`` nothing can be said.
 
-    ``more``: how many findings there are beyond those that are listed.
+    ``version``: that of the release, as the host has it in its record; ``more``: how many findings there are beyond
+    those that are listed.
     """
 
     host: str
@@ -56,6 +58,7 @@ class HostDrift:
     findings: tuple[Finding, ...] = ()
     more: int = 0
     why: str = ""
+    version: str | None = None
 
     @property
     def mendable(self) -> bool:
@@ -98,11 +101,12 @@ def judge(host: str, before: Expectation, after: Expectation, told: Mapping[str,
     if told.get("busy"):
         return HostDrift(host, Verdict.UNKNOWN, before.release, active, why=f"it is being changed: {told['busy']}")
     findings = [Finding(**finding) for finding in told["findings"]]
-    if active is not None and before.release is None and not before.why:
+    if active is not None and before.release is None and not before.why and not is_found(active):
         findings.insert(0, Finding("release", "current", "nothing, by the ledger", f"releases/{active}"))
     why = before.why or str(told.get("incomplete") or "")
     verdict = Verdict.DRIFTED if findings else Verdict.UNKNOWN if why else Verdict.CLEAN
-    return HostDrift(host, verdict, before.release, active, tuple(findings), int(told.get("more", 0)), why)
+    more, version = int(told.get("more", 0)), told.get("version") if before.release else None
+    return HostDrift(host, verdict, before.release, active, tuple(findings), more, why, version)
 
 
 def overall(hosts: Sequence[HostDrift]) -> Verdict:

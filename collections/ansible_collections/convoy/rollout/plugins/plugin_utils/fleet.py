@@ -166,8 +166,10 @@ def _version(readings: Iterable[Reading], release: str) -> str:
     return next((str(one["version"]) for one in known if one["id"] == release), release)
 
 
-def objections(readings: Sequence[Reading], need_bytes: int) -> list[str]:
+def objections(readings: Sequence[Reading], need_bytes: int, kind: str | None = None) -> list[str]:
     """Why hosts cannot take the release, one sentence each; checked before any of them is touched.
+
+    ``kind`` is the component's (None: it does not matter).
 
     What a release mends (a service that has failed, an activation that did not end) is no objection to it.
     """
@@ -182,6 +184,12 @@ def objections(readings: Sequence[Reading], need_bytes: int) -> list[str]:
             continue
         if reading.read.get("obstacle"):
             found.append(f"{reading.name}: {reading.read['obstacle']}")
+        has = reading.read.get("kind") or kind
+        if kind is not None and has != kind:
+            found.append(
+                f"{reading.name}: it runs the component as {has}, component_kind is {kind}: give the new one another "
+                "component_name, and take the old one away yourself"
+            )
         free = reading.read.get("free_bytes")
         if free is not None and free < need_bytes:
             found.append(

@@ -10,15 +10,18 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, ClassVar
 
+from ansible_collections.convoy.rollout.plugins.module_utils.packages import in_release_id, is_found
 from ansible_collections.convoy.rollout.plugins.plugin_utils import colours, config_diff, fleet, preflight, text
 from ansible_collections.convoy.rollout.plugins.plugin_utils.checking import PASSED_ON, spec_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.colours import Draft
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator import migrations
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import Recorded
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import Plan, make_plan
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import RolloutSpec, SpecError
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import HostStatus, Status
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import Applied, HostStatus, Status
+from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.fleet import Reading
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.releases import version_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import (
@@ -32,6 +35,13 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.preflight import Un
 from ansible_collections.convoy.rollout.plugins.plugin_utils.rendering import release_id
 from ansible_collections.convoy.rollout.plugins.plugin_utils.run import dead, this_run, user
 from ansible_collections.convoy.rollout.plugins.plugin_utils.terms import check_serial
+
+
+class IrreversibleError(ConvoyError):
+    """A rollback would go past a migration that cannot be reversed, and nobody has accepted that."""
+
+    reason: ClassVar[str] = "irreversible"
+
 
 SILENCE = 120.0  # seconds beyond its longest step after which a run that cannot be seen counts as dead
 RECORDED = (
@@ -52,7 +62,8 @@ def open_rollout(
 
     ``members_up`` servers of the load balancer are up (None: there is none).
     """
-    problems = fleet.objections(readings, checked.get("need_bytes", 0))
+    kind = checked["component_kind"] if checked["kind"] != "rollback" else None
+    problems = fleet.objections(readings, checked.get("need_bytes", 0), kind)
     if problems:
         raise fleet.FleetError("nothing was touched: " + "; ".join(problems))
     refuse_going_below(rollouts, checked)
@@ -64,30 +75,72 @@ def open_rollout(
         policy = Unhealthy.GO_FIRST if mends else Unhealthy(checked["when_unhealthy"])
         readings, left_out = preflight.admit(readings, policy, checked["min_up"], members_up)
     draft = _draft(checked, latest, readings)
-    plan, checked = draft.plan, {**checked, "version": checked["version"] or fleet.version_of(readings, draft.seen)}
-    done = draft.done and not left_open
-    warnings = [*fleet.unread(readings), *fleet.skewed(readings), *left_out]
+    checked = {**checked, "version": checked["version"] or fleet.version_of(readings, draft.seen)}
+    known = migrations.inherited(latest.state) if latest else {}
+    plan, accepted = _with_migrations(rollouts, draft.plan, latest, known, checked)
+    if accepted:
+        checked["override"] = accepted
+    ahead = [one for one in plan.migrations if not migrations.is_done(one, known)]
+    told_plan = replace(plan, migrations=tuple(ahead))
+    done = draft.done and not left_open and not ahead
+    doubts = migrations.doubts_elsewhere(plan, known)
+    warnings = [*fleet.unread(readings), *fleet.skewed(readings), *left_out, *doubts]
     differs = _config_lines(plan, readings, checked)
     if dry or done:
-        summary = _done_summary(draft, checked) if done else [*_plan_summary(plan, readings, checked), *differs]
+        summary = _done_summary(draft, checked) if done else [*_plan_summary(told_plan, readings, checked), *differs]
         return {"changed": False, "warnings": warnings, "idle": True, "order": [], "convoy": {"summary": summary}}
     facts = {key: checked.get(key) for key in RECORDED}
     if checked.get("builder"):
         facts["builder"] = checked["builder"]
     silence = patience(spec_of(checked))
-    opened = rollouts.open(plan, draft.seen, facts, this_run(), dead, _new_id(), silence, draft.traffic)
+    opened = rollouts.open(plan, draft.seen, facts, this_run(), dead, _new_id(), silence, draft.traffic, latest)
     if checked.get("held") and not opened.resumed:
         rollouts.pause(opened.rollout, checked["held"])
     view = rollouts.standing(opened.rollout)
     lines = [
         *_opening_lines(opened, checked),
         *colours.opening_lines(draft, view),
-        *text.plan_lines(plan, _notes(plan, readings, checked)),
+        *text.plan_lines(told_plan, _notes(plan, readings, checked)),
         *differs,
     ]
     gate = rollouts.gate(opened.rollout) if opened.gate_due else None
     told = {"lines": lines, "resume": retry}
     return {**passed_on(view, retry), "changed": True, "warnings": warnings, "gate": gate, "convoy": told}
+
+
+def _with_migrations(
+    rollouts: Rollouts,
+    plan: Plan,
+    latest: RolloutView | None,
+    known: Mapping[str, Applied],
+    checked: Mapping[str, Any],
+) -> tuple[Plan, str]:
+    """The plan with the migrations that it runs or reverses, and what was accepted, for the record.
+
+    Raises IrreversibleError for a rollback past one that stays. A rollback that a dead run left is gone on with.
+    """
+    if checked["kind"] in migrations.BRING_WHAT_WAS_DEPLOYED:
+        return replace(plan, migrations=()), ""
+    if checked["kind"] != "rollback":
+        return (migrations.plan_forward(plan, known, checked["version"]) if plan.migrations else plan), ""
+    if not known:
+        return replace(plan, migrations=()), ""
+    goals = {host.name: host.to_release for host in plan.hosts}
+    if latest is not None and not latest.status.ended and goals == {row.name: row.to_release for row in latest.hosts}:
+        return replace(plan, migrations=latest.plan.migrations), ""
+    reversible = {one.name for one in plan.migrations if one.reversible}
+    way = migrations.way_back(known, rollouts.applied_with(list(set(goals.values()))), reversible)
+    back = migrations.plan_back(plan, way.reverses)
+    if not way.stays:
+        return back, ""
+    stay = f"migration {', '.join(f'{name} (of {known[name].release})' for name in way.stays)}"
+    if not checked["accept_irreversible"].strip():
+        raise IrreversibleError(
+            f"nothing was touched: {stay} ran after the release to go back to, and {way.barrier} cannot be reversed: "
+            "it is irreversible, or not in component_migrations. Where the older release can do with it, accept that "
+            "it stays: -e \"rollout_accept_irreversible='the reason'\""
+        )
+    return back, f"{stay} stays, accepted by {user()}: {checked['accept_irreversible'].strip()}"
 
 
 def refuse_going_below(rollouts: Rollouts, checked: Mapping[str, Any]) -> None:
@@ -136,6 +189,7 @@ def passed_on(view: RolloutView, retry: str) -> dict[str, Any]:
         "token": view.token,
         "order": [] if view.status is Status.TURNING_BACK else view.to_go,
         "switch": asdict(view.plan.switch) if view.plan.switch else None,
+        "migrates": bool(view.plan.migrations),
         "hosts": {row.name: {"to": row.to_release, "from": row.from_release} for row in view.hosts},
         "retry": retry,
     }
@@ -192,13 +246,26 @@ def drifted(rollouts: Rollouts, arguments: Mapping[str, Any]) -> dict[str, Any]:
             "the version again, which goes to the other colour"
         )
     hosts = arguments["mendable"]
-    versions = sorted({version_of(arguments["releases"][host]) for host in hosts})
+    found = [host for host in hosts if is_found(arguments["releases"][host])]
+    if found:
+        raise SpecError(
+            f"{text.names(found)}: what runs there was installed before Convoy came, and cannot be deployed once more: "
+            "deploy a version, or repair the others with -e rollout_target=..."
+        )
+    versions = sorted({_version_left(arguments["releases"][host], arguments) for host in hosts})
     if len(versions) > 1:
         raise SpecError(
             f"the hosts that drifted were left with several versions, {', '.join(versions)}: repair those of one at a "
             "time, with -e rollout_target=..."
         )
     return {"hosts": hosts, "version": versions[0] if hosts else None}
+
+
+def _version_left(release: str, arguments: Mapping[str, Any]) -> str:
+    """The version of a release that hosts were left with; the id of one that is a package need not tell it."""
+    in_id = version_of(release)
+    known = (arguments["versions"].get(release), arguments["version"])
+    return next((version for version in known if version and in_release_id(version) == in_id), in_id)
 
 
 def nothing_drifted(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -280,7 +347,8 @@ def _new_id() -> str:
 
 def patience(spec: RolloutSpec) -> float:
     """Seconds of silence after which a run that cannot be seen counts as dead."""
-    return max(spec.lease, *(phase.bake for phase in spec.phases)) + SILENCE
+    longest = [spec.lease, *(phase.bake for phase in spec.phases), *(one.timeout for one in spec.migrations)]
+    return max(longest) + SILENCE
 
 
 def _opening_lines(opened: Opened, checked: Mapping[str, Any]) -> list[str]:
@@ -312,7 +380,8 @@ def _notes(plan: Plan, readings: Sequence[Reading], checked: Mapping[str, Any]) 
     notes = {}
     for host in plan.pending:
         reading = read[host.name]
-        fetched = "" if reading.has(host.to_release) else f"fetches {text.size(checked.get('artifact_size', 0))}"
+        what = "the package" if checked["component_kind"] == "package" else text.size(checked.get("artifact_size", 0))
+        fetched = "" if reading.has(host.to_release) else f"fetches {what}"
         pruned = ", ".join(reading.would_prune(host.to_release, checked["keep"]))
         notes[host.name] = ", ".join(filter(None, (fetched, f"prunes {pruned}" if pruned else "")))
     return notes

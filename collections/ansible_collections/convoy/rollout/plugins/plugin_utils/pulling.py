@@ -53,6 +53,6 @@ def check(template: str, manifest: Manifest, options: Mapping[str, Any]) -> None
     if checked.error_messages:
         raise SpecError(f"component_pull: {checked.errors.msg}")
     try:
-        Source(url, **checked.validated_parameters)
+        Source(url, **checked.validated_parameters).checked()
     except ConvoyTargetError as error:
         raise SpecError(f"component_artifact_url, component_pull: {error}") from error

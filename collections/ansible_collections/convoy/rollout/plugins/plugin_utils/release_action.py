@@ -13,14 +13,17 @@ from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import lookup_loader
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
-from ansible_collections.convoy.rollout.plugins.plugin_utils.rendering import Rendered, render
+from ansible_collections.convoy.rollout.plugins.plugin_utils.rendering import Rendered, named, render
 
 
 class ReleaseAction(ActionBase):
     """What the actions ``release`` and ``release_info`` have in common."""
 
     def rendered(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Rendered:
-        """Take ``config`` and ``units`` out of the arguments and render them with the host's variables."""
+        """Take ``config`` and ``units`` out of the arguments and render them with the host's variables.
+
+        Those of a package are not rendered.
+        """
         config, units = arguments.pop("config", None) or [], arguments.pop("units", None) or []
 
         def template(source: str) -> str:
@@ -31,7 +34,7 @@ class ReleaseAction(ActionBase):
                 raise AnsibleActionFail(f"cannot render {source}: {error}") from error
 
         try:
-            return render(config, units, template)
+            return named(units) if arguments.get("package") else render(config, units, template)
         except ConvoyError as error:
             raise AnsibleActionFail(str(error), result={"reason": error.reason}) from None
 

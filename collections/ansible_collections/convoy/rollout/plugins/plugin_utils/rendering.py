@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.convoy.rollout.plugins.module_utils.packages import in_release_id
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError, nearest
 
 CONFIG_KEYS = ("dest", "src", "mode", "secret")
@@ -44,15 +45,15 @@ def render(config: Sequence[Any], units: Sequence[Any], template: Callable[[str]
     )
 
 
+def named(units: Sequence[Any]) -> Rendered:
+    """The ``component_units`` of a package, which brings them itself: names and actions, nothing to render."""
+    return Rendered(
+        (), tuple(_checked(f"component_units[{n}]", unit, ("name", "action")) for n, unit in enumerate(units))
+    )
+
+
 def _render(field: str, item: Any, keys: tuple[str, ...], template: Callable[[str], str]) -> dict[str, str]:
-    if not isinstance(item, Mapping):
-        raise SpecError(f"{field}: {item!r} is no mapping: write it with {', '.join(keys)}")
-    for key in item:
-        if key not in keys:
-            raise SpecError(f"{field}: unknown key {key!r}: {nearest(str(key), keys)}")
-    for key in keys[:2]:
-        if key not in item:
-            raise SpecError(f"{field}: {key!r} is missing")
+    _checked(field, item, keys, required=2)
     if not isinstance(item.get("mode", ""), str):
         raise SpecError(f"{field}.mode: {item['mode']!r} is no string, YAML reads 0644 as 420: write it in quotes")
     if not isinstance(item.get("secret", False), bool):
@@ -61,7 +62,20 @@ def _render(field: str, item: Any, keys: tuple[str, ...], template: Callable[[st
     return {**kept, "content": template(str(item["src"]))}
 
 
+def _checked(field: str, item: Any, keys: tuple[str, ...], required: int = 1) -> dict[str, str]:
+    """A mapping with these keys, the first of which are ``required``."""
+    if not isinstance(item, Mapping):
+        raise SpecError(f"{field}: {item!r} is no mapping: write it with {', '.join(keys)}")
+    for key in item:
+        if key not in keys:
+            raise SpecError(f"{field}: unknown key {key!r}: {nearest(str(key), keys)}")
+    for key in keys[:required]:
+        if key not in item:
+            raise SpecError(f"{field}: {key!r} is missing")
+    return {key: str(value) for key, value in item.items()}
+
+
 def release_id(version: str, artifact_sha256: str, rendered: str) -> str:
     """The id of a release: its version, and what tells its content apart. The same content has the same id."""
     content = hashlib.sha256(f"{artifact_sha256}\n{rendered}\n".encode()).hexdigest()
-    return f"{version}-{content[:12]}"
+    return f"{in_release_id(version)}-{content[:12]}"

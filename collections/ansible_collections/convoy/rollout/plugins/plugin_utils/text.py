@@ -46,6 +46,7 @@ def plan_lines(plan: Plan, notes: Mapping[str, str]) -> list[str]:
     """The plan, host by host; ``notes`` says of a host what would be fetched and pruned."""
     lines = []
     for index, phase in enumerate(plan.phases):
+        lines += _migration_lines(plan, index, f"before phase {phase.name}")
         if plan.switch and index == len(plan.phases) - 1:
             lines.append(_switch_line(plan.switch, phase))
             continue
@@ -56,7 +57,18 @@ def plan_lines(plan: Plan, notes: Mapping[str, str]) -> list[str]:
         count = f"{phase.hosts} host{'' if phase.hosts == 1 else 's'}"
         lines.append(f"phase {phase.name}: {count}, at most {phase.window} at once{per_zone}{bake}{approval}")
         lines += [f"  {row}" for row in table([_plan_row(host, notes.get(host.name, "")) for host in hosts])]
+    lines += _migration_lines(plan, len(plan.phases), "when all hosts are there")
     return [*lines, *_limits(plan)]
+
+
+def _migration_lines(plan: Plan, phase: int, when: str) -> list[str]:
+    """The migrations at one place of the plan."""
+    return [
+        f"migration {one.name}: {'reversed' if one.back else 'run'} once, on {one.run_on}, {when}"
+        f"{'' if one.reversible else ', irreversible'}"
+        for one in plan.migrations
+        if one.phase == phase
+    ]
 
 
 def _switch_line(switch: Switch, phase: PlannedPhase) -> str:

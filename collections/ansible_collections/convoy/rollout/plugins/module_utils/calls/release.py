@@ -39,10 +39,11 @@ def arguments() -> dict[str, Any]:
     }
     unit = {
         "name": {"type": "str", "required": True},
-        "content": {"type": "str", "required": True},
+        "content": {"type": "str"},
         "action": {"type": "str", "choices": ["restart", "reload"], "default": "restart"},
     }
-    limits = {key: {"type": "int", "default": value} for key, value in vars(Limits()).items()}
+    package = {"name": {"type": "str", "required": True}, "lock_timeout": {"type": "int"}}
+    limits = {key: {"type": "int", "default": value} for key, value in Limits()._asdict().items()}
     delta = {
         "base": {"type": "str", "required": True},
         "sha256": {"type": "str", "required": True},
@@ -68,6 +69,7 @@ def arguments() -> dict[str, Any]:
         "artifact": {"type": "path"},
         "lacking": {"type": "bool", "default": False},
         "manifest": {"type": "dict"},
+        "package": {"type": "dict", "options": package},
         "transfer": {"type": "str", "choices": ["push", "delta", "pull"], "default": "push"},
         "releases": {"type": "list", "elements": "dict", "default": []},
         "delta": {"type": "dict", "options": delta},
@@ -103,6 +105,9 @@ def wanted_of(params: dict[str, Any]) -> staging.Wanted:
     if params["manifest"] is None or not params["version"]:
         raise InputError("state=staged needs manifest and version, or verify_only")
     artifact, files = staging.manifest(params["manifest"])
+    for unit in params["units"]:
+        if unit["content"] is None:
+            raise InputError(f"unit {unit['name']!r} has no content: only a package brings units of its own")
     units = tuple(Unit(names.unit(unit["name"]), unit["content"], unit["action"]) for unit in params["units"])
     config = tuple(staging.config_file(fields) for fields in params["config"])
     return staging.Wanted(params["release"], params["version"], artifact, files, config, units)
@@ -132,6 +137,10 @@ def stage(host: Host, params: dict[str, Any], is_check: bool) -> dict[str, Any]:
         host.tree.active()
         host.tree.verify(release)
         return dict(host.outcome(release, False), artifact_needed=False)
+    if params["package"] is not None:
+        from ansible_collections.convoy.rollout.plugins.module_utils.package_kind import PACKAGE
+
+        return PACKAGE.stage(host, params, is_check)
     wanted = wanted_of(params)
     staging.check(host, wanted)
     if staging.is_staged(host, wanted):
@@ -171,7 +180,7 @@ def pull(host: Host, params: dict[str, Any]) -> dict[str, Any]:
     from ansible_collections.convoy.rollout.plugins.module_utils import fetch
 
     wanted = wanted_of(params)
-    source = fetch.Source(params["url"] or "", **(params["pull"] or {}))
+    source = fetch.Source(params["url"] or "", **(params["pull"] or {})).checked()
     with fetch.place(host.tree, wanted.artifact.sha256, host.clock, params["lock_timeout"]) as descriptor:
         fetched = fetch.fetch(source, wanted.artifact, descriptor, host.clock)
         host.done("fetched")
@@ -215,14 +224,16 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     shown = {"module_args": {key: params[key] for key in _SHOWN}}
     steps: list[dict[str, Any]] = []
+    warnings: list[str] = []
     try:
         if os.geteuid() != 0:
             raise PrivilegeError("convoy.rollout.release needs root on the host: run it with become: true")
         host = host_of(params)
-        steps = host.steps
+        steps, warnings = host.steps, host.warnings
         result = foresee(host, params) if check_mode else change(host, params)
         if params["transfer"] == "pull" and result.get("artifact_needed") and not check_mode:
             result = pull(host, params)
     except (ConvoyTargetError, OSError) as error:
         result = failure(error)
-    return dict(result, steps=steps, invocation=shown)
+    told = {"warnings": warnings} if warnings else {}
+    return dict(result, **told, steps=steps, invocation=shown)

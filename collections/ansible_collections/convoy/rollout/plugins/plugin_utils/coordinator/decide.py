@@ -12,13 +12,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator import migrations
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import (
     Plan,
     PlannedHost,
+    PlannedMigration,
     PlannedPhase,
     Sighting,
 )
@@ -28,10 +30,12 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state i
     IN_FLIGHT,
     ON_THE_NEW_RELEASE,
     READY,
+    Applied,
     Event,
     Gate,
     HostStatus,
     RolloutState,
+    Standing,
     Status,
     Traffic,
     evolve,
@@ -89,13 +93,21 @@ class Denied:
 
 
 @dataclass(frozen=True)
+class Migrate:
+    """The asker has to run this migration (its reversal, where it says ``back``) and report before ``until``."""
+
+    migration: PlannedMigration
+    until: float
+
+
+@dataclass(frozen=True)
 class Recorded:
     """It is in the ledger. ``gate_due``: the asker has to run the gate of the phase that has just closed."""
 
     gate_due: bool = False
 
 
-Answer = Admitted | Wait | Denied | Recorded
+Answer = Admitted | Wait | Denied | Migrate | Recorded
 
 
 @dataclass(frozen=True)
@@ -106,11 +118,19 @@ class Decision:
     events: tuple[Event, ...] = ()
 
 
-def opening(plan: Plan, now: float, opener: str, facts: dict[str, Any], traffic: Traffic = Traffic.OLD) -> Decision:
+def opening(
+    plan: Plan,
+    now: float,
+    opener: str,
+    facts: dict[str, Any],
+    traffic: Traffic = Traffic.OLD,
+    before: RolloutState | None = None,
+) -> Decision:
     """The first events of a rollout; ``facts`` (JSON types) go into the ledger with it.
 
-    ``traffic`` is where the load balancers stand that the plan switches.
+    ``traffic`` is where the load balancers stand that the plan switches, ``before`` how the last rollout ended.
     """
+    known = migrations.inherited(before) if before else {}
     counts: list[dict[str, int]] = [{} for _phase in plan.phases]
     for host in plan.hosts:
         counts[host.phase][host.status] = counts[host.phase].get(host.status, 0) + 1
@@ -123,6 +143,7 @@ def opening(plan: Plan, now: float, opener: str, facts: dict[str, Any], traffic:
         "failed_in": dict(Counter(host.zone for host in plan.hosts if host.status in FAILURES)),
         "digest": plan.digest(),
         **({"traffic": traffic} if plan.switch else {}),
+        **({"migrations": {name: asdict(one) for name, one in known.items()}} if known else {}),
     }
     events = [Event("opened", now, data={**facts, **planned})]
     if plan.switch and traffic is not Traffic.OLD and plan.pending:
@@ -151,7 +172,8 @@ def resume(
     back = state.status is Status.TURNING_BACK
     moves = [move for host, sighting in seen if (move := _reread(state, host, sighting, now, back))]
     found = {"traffic": traffic} if plan.switch else {}
-    events = [Event("resumed", now, data={"by": by, **found}), *moves]
+    gone = [_in_doubt(name, one, now, f"{one.by}, which ran it, is gone") for name, one in migrations.running(state)]
+    events = [Event("resumed", now, data={"by": by, **found}), *gone, *moves]
     if plan.switch and not back and traffic is not Traffic.OLD:
         not_ready = [str(move.host) for move in moves if move.data["was"] in READY and move.data["now"] not in READY]
         if not_ready or not _awaits_switch(plan, state):
@@ -207,7 +229,10 @@ def _reread(state: RolloutState, host: HostRecord, sighting: Sighting, now: floa
 
 
 def admit(plan: Plan, state: RolloutState, host: HostRecord, now: float) -> Decision:
-    """May ``host`` go out of service now? Forward, or back where the rollout turns back."""
+    """May ``host`` go out of service now? Forward, or back where the rollout turns back.
+
+    Forward it may be told to run a migration first, and to ask again when it has reported that.
+    """
     expired = _decide(plan, state, expire(state, now), now, NOBODY).events
     state = _after(state, expired)
     for event in expired:
@@ -220,6 +245,8 @@ def admit(plan: Plan, state: RolloutState, host: HostRecord, now: float) -> Deci
         return Decision(refusal, (*expired, ends))
     back = state.status is Status.TURNING_BACK
     answer = _admit_back(plan, state, host, now) if back else _admit_forward(plan, state, host, now)
+    if isinstance(answer, Migrate):
+        return Decision(answer, (*expired, _begun(answer, host.name, now)))
     if not isinstance(answer, Admitted):
         return Decision(answer, expired)
     going = HostStatus.RETURNING if back else HostStatus.ADMITTED
@@ -238,6 +265,9 @@ def _admit_forward(plan: Plan, state: RolloutState, host: HostRecord, now: float
     phase = plan.phases[state.phase]
     if state.gate:
         return _await_gate(phase, state.gate, now)
+    migration = _migrate(plan, state, now)
+    if migration:
+        return migration
     if host.phase > state.phase:
         to_go = f"phase {phase.name} has {_unfinished(state, state.phase)} of {phase.hosts} hosts to go"
         return Wait(to_go, _next_lease(state))
@@ -297,6 +327,8 @@ def places_to_fill(plan: Plan, state: RolloutState, events: Iterable[Event]) -> 
     usual = all(event.kind == "moved" for event in events) and state.status is Status.ROLLING
     waits = state.paused or state.held or state.down or state.absent or plan.min_available
     if not usual or waits or phase.zone_window is not None or _awaits_approval(plan, state):
+        return None
+    if migrations.due(plan, state):
         return None
     return max(0, _free(phase, state))
 
@@ -414,6 +446,131 @@ def report_switch(plan: Plan, state: RolloutState, report: SwitchReport, now: fl
     return _decide(plan, state, events, now, asker)
 
 
+def admit_migration(plan: Plan, state: RolloutState, asker: str, now: float) -> Decision:
+    """May ``asker``, which is no host of the plan, run a migration that no host has been told to run?
+
+    Those after the last phase, those before phases without a host that moves, and reversals are left to it.
+    """
+    expired = _decide(plan, state, expire(state, now), now, NOBODY).events
+    state = _after(state, expired)
+    answer = _admit_migration(plan, state, now)
+    if not isinstance(answer, Migrate):
+        return Decision(answer, expired)
+    return Decision(answer, (*expired, _begun(answer, asker, now)))
+
+
+def _admit_migration(plan: Plan, state: RolloutState, now: float) -> Answer:
+    back = state.status is Status.TURNING_BACK
+    if migrations.due(plan, state) is None and not migrations.running(state):
+        return Denied("no migration has to run now")
+    if not back and (state.paused or state.held):
+        return Wait(f"paused: {state.paused}" if state.paused else f"held: {state.held}")
+    if not back and state.gate:
+        return _await_gate(plan.phases[state.phase], state.gate, now)
+    return _migrate(plan, state, now) or Denied("no migration has to run now")
+
+
+def _migrate(plan: Plan, state: RolloutState, now: float) -> Migrate | Wait | None:
+    """The migration that is due has to run before anything else: by the asker, unless somebody runs it already."""
+    under_way = _await_migration(state)
+    if under_way:
+        return under_way
+    planned = migrations.due(plan, state)
+    if planned is None:
+        return None
+    known = state.migrations.get(planned.name)
+    if known and known.standing is Standing.IN_DOUBT and not migrations.may_rerun(planned, known):
+        return Wait(f"held: {migrations.doubt(planned.name, known)}")
+    waits = state.status is Status.ROLLING and not planned.early and planned.phase == state.phase
+    if waits and _awaits_approval(plan, state):
+        return Wait(f"phase {plan.phases[state.phase].name} waits for an approval")
+    return Migrate(planned, now + planned.lease)
+
+
+def _await_migration(state: RolloutState) -> Wait | None:
+    return next((Wait(f"{one.by} runs migration {name}", one.until) for name, one in migrations.running(state)), None)
+
+
+def _begun(answer: Migrate, asker: str, now: float) -> Event:
+    planned = answer.migration
+    data = {
+        "migration": planned.name,
+        "back": planned.back,
+        "release": planned.release,
+        "run_on": planned.run_on,
+        "by": asker,
+        "until": answer.until,
+        "idempotent": planned.idempotent,
+    }
+    return Event("migration_started", now, data=data)
+
+
+@dataclass(frozen=True)
+class MigrationReport:
+    """What became of a migration, or of its reversal, that was to be run ``until`` a time."""
+
+    name: str
+    until: float
+    went_well: bool
+    why: str = ""
+
+
+def report_migration(plan: Plan, state: RolloutState, report: MigrationReport, now: float, asker: str) -> Decision:
+    """Take what became of a migration. A report that comes late still tells the truth, unless a later run has begun.
+
+    Where it failed the rollout turns back, or holds: nothing goes on without it. A reversal that failed is in doubt.
+    """
+    known = state.migrations.get(report.name)
+    if known is None or known.until != report.until or known.standing is Standing.APPLIED:
+        return Decision(Denied(f"it is not the run of migration {report.name} that is under way"))
+    told = {"migration": report.name, "back": known.back}
+    if report.went_well:
+        events = [Event("migration_ended", now, data=told)]
+    elif known.back:
+        events = [Event("migration_in_doubt", now, data={**told, "why": f"it failed: {report.why}"})]
+    else:
+        events = [Event("migration_failed", now, data={**told, "why": report.why})]
+        if state.status is not Status.TURNING_BACK:
+            events.append(_migration_lost(plan, state, f"migration {report.name} failed: {report.why}", now))
+    decision = _decide(plan, state, events, now, asker)
+    return replace(decision, answer=Recorded(any(event.kind == "phase_closed" for event in decision.events)))
+
+
+def _migration_lost(plan: Plan, state: RolloutState, reason: str, now: float) -> Event:
+    """Where the rollout would go on in spite of failures it holds: what comes after the migration relies on it."""
+    if plan.phases[state.phase].on_failure is OnFailure.TURN_BACK:
+        return _turned_or_held(plan, state, reason, now)
+    return Event("held", now, data={"reason": f"{reason}; to run it again advance", "lasting": False})
+
+
+def settle_migration(plan: Plan, state: RolloutState, name: str, done: bool, why: str, now: float) -> Decision:
+    """A person says of a migration that is in doubt that it took effect (``done``), or has to be run again."""
+    expired = tuple(expire(state, now))
+    state = _after(state, expired)
+    known = state.migrations.get(name)
+    if known is None or known.standing is not Standing.IN_DOUBT:
+        return Decision(Denied(f"migration {name} is not in doubt: {_told(name, known)}"), expired)
+    told = {"migration": name, "back": known.back, "why": why}
+    if done:
+        decision = _decide(plan, state, [Event("migration_ended", now, data=told)], now, NOBODY)
+        return replace(decision, events=(*expired, *decision.events))
+    if known.back and state.status is not Status.TURNING_BACK and not migrations.plans_back(plan):
+        return Decision(
+            Denied(f"this rollout goes forward, the reversal of migration {name} is in doubt: reverse it, say done"),
+            expired,
+        )
+    return Decision(Recorded(), (*expired, Event("migration_to_run_again", now, data=told)))
+
+
+def _told(name: str, known: Applied | None) -> str:
+    return f"it is {known.standing}" if known else "it has not run, or was reversed"
+
+
+def _in_doubt(name: str, known: Applied, now: float, why: str) -> Event:
+    data = {"migration": name, "back": known.back, "again": known.again, "why": why}
+    return Event("migration_in_doubt", now, data=data)
+
+
 def may_go_back(state: RolloutState, host: HostRecord) -> bool:
     """Whether a rollout that turns back takes ``host`` back, or may yet do so when it has reported."""
     under_way = host.status is HostStatus.ADMITTED and state.scope is not Scope.NONE
@@ -479,15 +636,16 @@ def judge(plan: Plan, state: RolloutState, verdict: Verdict, now: float, why: st
     """
     if state.gate is None:
         return Decision(Denied(f"no gate is open: the rollout is {state.status}"))
-    name = plan.phases[state.phase].name
+    name, barred = plan.phases[state.phase].name, migrations.bars_turning_back(plan, state)
     if verdict is Verdict.PASS and now < state.gate.bake_until:
         return Decision(Wait(f"phase {name} bakes", state.gate.bake_until))
     if verdict is Verdict.PASS:
         event = _passed(state.phase, why, now)
-    elif verdict is Verdict.FAIL and plan.phases[state.phase].on_failure is not OnFailure.HOLD:
+    elif verdict is Verdict.FAIL and plan.phases[state.phase].on_failure is not OnFailure.HOLD and not barred:
         event = _turned(plan, f"the gate of phase {name} failed: {why}", now)
     else:
-        event = Event("gate_held", now, data={"reason": f"the gate of phase {name} is {verdict}: {why}"})
+        because = f"; {barred}" if barred else ""
+        event = Event("gate_held", now, data={"reason": f"the gate of phase {name} is {verdict}: {why}{because}"})
     return _decide(plan, state, [event], now, state.gate.holder)
 
 
@@ -524,6 +682,9 @@ def turn_back(plan: Plan, state: RolloutState, reason: str, now: float, stop: bo
     """Turn the rollout round because somebody wants it; ``stop``: leave it where it is instead."""
     if state.status.ended or state.status is Status.TURNING_BACK:
         return Decision(Denied(f"the rollout is {state.status} already"))
+    barred = migrations.bars_turning_back(plan, state) if migrations.plans_back(plan) else ""
+    if barred and not stop:
+        return Decision(Denied(f"{barred}, so that hosts cannot go to the newer release again; it may be stopped"))
     return Decision(Recorded(), (_turned(plan, reason, now, Scope.NONE if stop else None),))
 
 
@@ -538,20 +699,48 @@ def close(plan: Plan, state: RolloutState, now: float) -> Decision:
     switching = _await_switching(state, now)
     if switching:
         return Decision(switching, expired)
+    migrating = _unmigrated(plan, state)
+    if migrating:
+        return Decision(migrating, expired)
     if state.status is Status.ROLLED:
-        too_many = _over_budget(plan, state)
+        too_many = _over_budget(plan, state) or _unreversed(plan, state)
         state = replace(state, reason=too_many)
         verdict = Status.FAILED if too_many else Status.SUCCEEDED
     elif state.status is not Status.TURNING_BACK or (left and not turned_before):
         return Decision(Denied(_standing(plan, state)), expired)
     else:
         verdict = Status.FAILED if left else Status.REVERTED
-    return Decision(Recorded(), (*expired, ended(verdict, state.reason, now)))
+    return Decision(Recorded(), (*expired, ended(verdict, state.reason + _staying(plan, state), now)))
+
+
+def _unmigrated(plan: Plan, state: RolloutState) -> Wait | Denied | None:
+    """Why the rollout cannot end for a migration; None where it can."""
+    under_way = _await_migration(state)
+    if under_way:
+        return under_way
+    if state.status is Status.ROLLED and state.held:
+        return Denied(f"held: {state.held}")
+    missing = migrations.missing(plan, state)
+    return Denied(missing) if missing and state.status is not Status.ROLLING else None
+
+
+def _unreversed(plan: Plan, state: RolloutState) -> str:
+    """Why a rollback whose hosts are through did not reverse its migrations; empty where it did."""
+    left = [one.name for one in plan.migrations if one.back and one.name in state.migrations]
+    if not left:
+        return ""
+    return f"migration {', '.join(left)} is not reversed, since some hosts did not go back: mend them, roll back again"
+
+
+def _staying(plan: Plan, state: RolloutState) -> str:
+    """What a rollout that turned back says of the migrations that it ran and left."""
+    stays = migrations.of_turning_back(plan, state).stays if state.status is Status.TURNING_BACK else ()
+    return f"; migration {', '.join(stays)} stays" if stays else ""
 
 
 def _standing(plan: Plan, state: RolloutState) -> str:
     """Where the rollout stands, for people."""
-    if state.status.ended or state.status is Status.ROLLED:
+    if state.status.ended or (state.status is Status.ROLLED and not state.held):
         return f"the rollout has {state.status}"
     if state.status is Status.TURNING_BACK:
         return f"the rollout turns back: {state.reason}"
@@ -564,6 +753,9 @@ def _standing(plan: Plan, state: RolloutState) -> str:
         return state.gate.held or f"the gate of phase {phase.name} has not been answered"
     if _awaits_approval(plan, state):
         return f"phase {phase.name} waits for an approval"
+    missing = migrations.missing(plan, state)
+    if missing:
+        return missing
     if plan.switch and _awaits_switch(plan, state):
         return f"the load balancers have not been switched to {plan.switch.coming} yet"
     return f"phase {phase.name} has {_unfinished(state, state.phase)} of {phase.hosts} hosts to go"
@@ -575,8 +767,13 @@ def ended(verdict: Status, reason: str, now: float) -> Event:
 
 
 def expire(state: RolloutState, now: float) -> list[Event]:
-    """The hosts whose leases ran out: nobody knows what they are doing."""
-    return [
+    """The hosts, and the migration, whose leases ran out: nobody knows what they are doing."""
+    silent = [
+        _in_doubt(name, one, now, f"{one.by}, which ran it, did not report in time")
+        for name, one in migrations.running(state)
+        if one.until <= now
+    ]
+    return silent + [
         _move(
             HostRecord(name, lease.phase, lease.zone, HostStatus.RETURNING if lease.back else HostStatus.ADMITTED),
             HostStatus.STUCK if lease.back else HostStatus.LOST,
@@ -615,7 +812,9 @@ def _consequence(plan: Plan, state: RolloutState, now: float, asker: str) -> Eve
     if _awaits_switch(plan, state):
         return _closed_phase(plan, phase, now, asker) if state.traffic is Traffic.NEW else None
     if not state.count(READY, state.phase):
-        return _turned(plan, f"no host of phase {phase.name} succeeded", now)
+        return _turned_or_held(plan, state, f"no host of phase {phase.name} succeeded", now, lasting=True)
+    if migrations.due(plan, state):
+        return None
     if not state.count({HostStatus.SUCCEEDED}, state.phase):
         return _passed(state.phase, "nothing had to change", now)
     if not phase.bake and not phase.hooked:
@@ -652,7 +851,15 @@ def _failed(plan: Plan, state: RolloutState, reason: str, now: float, lasting: b
     """Turn back, or hold where the open phase wants that; ``lasting``: nobody's word lets it go on."""
     if plan.phases[state.phase].on_failure is OnFailure.HOLD and state.status is not Status.ROLLED:
         return Event("held", now, data={"reason": reason, "lasting": lasting})
-    return _turned(plan, reason, now)
+    return _turned_or_held(plan, state, reason, now, lasting)
+
+
+def _turned_or_held(plan: Plan, state: RolloutState, reason: str, now: float, lasting: bool = False) -> Event:
+    """Turn back, unless a migration has run after which a person has to want that (playbook abort)."""
+    barred = migrations.bars_turning_back(plan, state)
+    if not barred:
+        return _turned(plan, reason, now)
+    return Event("held", now, data={"reason": f"{reason}; {barred}", "lasting": lasting})
 
 
 def _window_lost(phase: PlannedPhase, state: RolloutState) -> str:
@@ -672,7 +879,7 @@ def _service_lost(plan: Plan, state: RolloutState) -> str:
 
 def _stalled(plan: Plan, state: RolloutState, now: float) -> str:
     """No host has succeeded for too long, though nobody had to be waited for."""
-    if not plan.progress_deadline or state.paused or _awaits_approval(plan, state):
+    if not plan.progress_deadline or state.paused or _awaits_approval(plan, state) or migrations.due(plan, state):
         return ""
     silence = now - state.progress_at
     if silence <= plan.progress_deadline:

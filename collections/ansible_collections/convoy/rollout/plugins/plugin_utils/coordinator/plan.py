@@ -15,7 +15,9 @@ from enum import StrEnum
 from typing import Any
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import (
+    MigrationSpec,
     OnFailure,
+    OnIrreversible,
     PhaseSpec,
     Quantity,
     RolloutSpec,
@@ -130,6 +132,28 @@ class Switch:
 
 
 @dataclass(frozen=True)
+class PlannedMigration:
+    """Something of the site that runs once for the whole rollout, before phase number ``phase`` may begin.
+
+    With the number of all phases it runs when the last one has passed. ``early``: it does not wait for the approval of
+    the phase, since it belongs to the one before. ``run_on`` is the host on which it runs, ``lease`` (seconds) how long
+    it may. ``idempotent``: it may be run again where nobody knows how it ended. ``holds``: when it has run, the rollout
+    does not turn back by itself. ``back``: the plan is to reverse it. ``release`` is the version that it runs for.
+    """
+
+    name: str
+    phase: int
+    run_on: str = "localhost"
+    lease: float = 600.0
+    reversible: bool = True
+    idempotent: bool = False
+    holds: bool = False
+    early: bool = False
+    back: bool = False
+    release: str = ""
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a rollout will do. ``lease`` is how long, in seconds, a host may be out before it counts as lost.
 
@@ -151,6 +175,7 @@ class Plan:
     defers: bool = False
     progress_deadline: float = 0.0
     switch: Switch | None = None
+    migrations: tuple[PlannedMigration, ...] = ()
 
     @property
     def pending(self) -> tuple[PlannedHost, ...]:
@@ -161,6 +186,9 @@ class Plan:
         """Everything but the hosts, as JSON types."""
         rules = asdict(self)
         del rules["hosts"]
+        migrations = list(rules.pop("migrations"))
+        if migrations:  # else the digest is that of a rollout opened by a version that knew of none: it can be resumed
+            rules["migrations"] = migrations
         rules["phases"] = [{**phase, "gates": list(phase["gates"])} for phase in rules["phases"]]
         return rules
 
@@ -177,7 +205,13 @@ class Plan:
             )
             for phase in rules["phases"]
         ]
-        known = {**rules, "phases": tuple(phases), "scope": Scope(rules.get("scope", "all"))}
+        migrations = tuple(PlannedMigration(**one) for one in rules.get("migrations", ()))
+        known = {
+            **rules,
+            "phases": tuple(phases),
+            "scope": Scope(rules.get("scope", "all")),
+            "migrations": migrations,
+        }
         switch = rules.get("switch")
         return cls(**{**known, "switch": Switch(**{**switch, "serving": tuple(switch["serving"])}) if switch else None})
 
@@ -204,6 +238,7 @@ def make_plan(spec: RolloutSpec, hosts: Sequence[HostFacts]) -> Plan:
     ordered = _spread(hosts) if spec.zone_order is ZoneOrder.SPREAD else list(hosts)
     phases: list[PlannedPhase] = []
     planned: list[PlannedHost] = []
+    bounds: dict[str, tuple[int, int]] = {}
     start = 0
     for phase in spec.phases:
         end = max(start, min(phase.size.up(len(hosts)), len(hosts)))
@@ -230,6 +265,7 @@ def make_plan(spec: RolloutSpec, hosts: Sequence[HostFacts]) -> Plan:
                     phase.gates,
                 )
             )
+        bounds[phase.name] = (len(phases) - len(parts), len(phases))
         start = end
     if start < len(hosts):
         last = spec.phases[-1]
@@ -251,6 +287,7 @@ def make_plan(spec: RolloutSpec, hosts: Sequence[HostFacts]) -> Plan:
         scope=spec.turn_back_scope,
         defers=spec.unreachable is Unreachable.DEFER,
         progress_deadline=spec.progress_deadline,
+        migrations=tuple(_place_migration(one, bounds, len(phases)) for one in spec.migrations),
     )
 
 
@@ -332,6 +369,22 @@ def _parts(phase: PhaseSpec, hosts: Sequence[HostFacts], order: ZoneOrder) -> li
     if len(zones) == 1:
         return [(phase.name, list(hosts))]
     return [(f"{phase.name} in {zone or 'no zone'}", [host for host in hosts if host.zone == zone]) for zone in zones]
+
+
+def _place_migration(asked: MigrationSpec, bounds: Mapping[str, tuple[int, int]], phases: int) -> PlannedMigration:
+    """``bounds`` has where each phase of the specification begins and ends, as numbers of phases of the plan."""
+    phase = bounds[asked.phase][asked.after]
+    choice = asked.on_irreversible or (OnIrreversible.HOLD if phase == phases else OnIrreversible.GO_BACK)
+    return PlannedMigration(
+        name=asked.name,
+        phase=phase,
+        run_on=asked.run_on,
+        lease=asked.timeout,
+        reversible=asked.reversible,
+        idempotent=asked.idempotent,
+        holds=not asked.reversible and choice is OnIrreversible.HOLD,
+        early=asked.after,
+    )
 
 
 def _urgency(host: HostFacts) -> tuple[bool, int]:

@@ -94,6 +94,27 @@ class Unreachable(StrEnum):
     DEFER = "defer"  # it is brought up later
 
 
+class OnIrreversible(StrEnum):
+    """What a rollout does that would turn back by itself, when a migration has run that cannot be reversed."""
+
+    GO_BACK = "go_back"
+    HOLD = "hold"  # a person decides
+
+
+@dataclass(frozen=True)
+class MigrationSpec:
+    """A step of the site's own that runs once, before or ``after`` a phase. ``timeout`` is in seconds."""
+
+    name: str
+    phase: str
+    after: bool
+    run_on: str
+    timeout: float
+    reversible: bool
+    idempotent: bool = False
+    on_irreversible: OnIrreversible | None = None
+
+
 @dataclass(frozen=True)
 class PhaseSpec:
     """One phase. ``size`` is cumulative: the part of the fleet that runs the release when the phase closes.
@@ -138,6 +159,7 @@ class RolloutSpec:
     zone_order: ZoneOrder = ZoneOrder.INVENTORY
     unreachable: Unreachable = Unreachable.FAIL
     progress_deadline: float = 0.0
+    migrations: tuple[MigrationSpec, ...] = ()
 
 
 PRESETS: Mapping[str, Sequence[Mapping[str, Any]]] = MappingProxyType(

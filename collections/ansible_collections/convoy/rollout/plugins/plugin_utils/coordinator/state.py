@@ -113,6 +113,34 @@ class Switching:
     back: bool = False
 
 
+class Standing(StrEnum):
+    """Where a migration stands. One that is not recorded has not run, or was reversed."""
+
+    RUNNING = "running"
+    APPLIED = "applied"
+    IN_DOUBT = "in_doubt"  # it was begun, and nobody knows how it ended
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What is known of a migration in an environment. ``back``: it is its reversal that runs, or is in doubt.
+
+    ``nth`` counts what was begun in the environment, so that the newest is reversed first; ``release`` is the version
+    that brought it, ``here``: this rollout ran it. The run that ``until`` (epoch seconds) belongs to is the only one
+    whose report is taken. ``again``: what is in doubt may be run again without asking a person.
+    """
+
+    standing: Standing
+    nth: int
+    release: str = ""
+    back: bool = False
+    here: bool = True
+    until: float = 0.0
+    by: str = ""
+    again: bool = False
+    why: str = ""
+
+
 @dataclass(frozen=True)
 class RolloutState:
     """Where a rollout stands.
@@ -127,6 +155,8 @@ class RolloutState:
     failures no longer count, since a person wanted to go on. ``progress_at`` (epoch seconds) is when the rollout last
     came forward, ``changed_at`` when anything last happened to it. ``scope`` says which hosts go back.
     ``traffic`` is where the load balancers stand that the plan switches, ``switching`` who is at it.
+    ``migrations`` are those of the environment, by name, also of earlier rollouts; ``reversed_here`` were reversed in
+    this one.
     """
 
     status: Status = Status.ROLLING
@@ -150,6 +180,8 @@ class RolloutState:
     reason: str = ""
     traffic: Traffic = Traffic.OLD
     switching: Switching | None = None
+    migrations: Mapping[str, Applied] = field(default_factory=dict)
+    reversed_here: tuple[str, ...] = ()
 
     @property
     def unavailable(self) -> frozenset[str]:
@@ -179,12 +211,19 @@ class RolloutState:
                 "scope": Scope(data.get("scope", Scope.ALL)),
                 "traffic": Traffic(data.get("traffic", Traffic.OLD)),
                 "switching": _switching(data.get("switching")),
+                "migrations": applied_from_json(data.get("migrations", {})),
+                "reversed_here": tuple(data.get("reversed_here", ())),
             }
         )
 
 
 def _switching(data: Mapping[str, Any] | None) -> Switching | None:
     return Switching(**{**data, "was": Traffic(data["was"])}) if data else None
+
+
+def applied_from_json(data: Mapping[str, Mapping[str, Any]]) -> dict[str, Applied]:
+    """Migrations by name, as ``asdict`` made them JSON types."""
+    return {name: Applied(**{**one, "standing": Standing(one["standing"])}) for name, one in data.items()}
 
 
 def evolve(state: RolloutState, event: Event) -> RolloutState:
@@ -204,7 +243,8 @@ def _opened(state: RolloutState, event: Event) -> RolloutState:
     counts = tuple({HostStatus(key): n for key, n in counts.items()} for counts in event.data["counts"])
     absent, failed_in = (event.data.get(key, {}) for key in ("absent", "failed_in"))
     traffic = Traffic(event.data.get("traffic", Traffic.OLD))
-    return RolloutState(counts=counts, absent=absent, failed_in=failed_in, progress_at=event.at, traffic=traffic)
+    opened = RolloutState(counts=counts, absent=absent, failed_in=failed_in, progress_at=event.at, traffic=traffic)
+    return replace(opened, migrations=applied_from_json(event.data.get("migrations", {})))
 
 
 def _resumed(state: RolloutState, event: Event) -> RolloutState:
@@ -292,6 +332,57 @@ def _switch_failed(state: RolloutState, event: Event) -> RolloutState:
     return replace(state, traffic=traffic, switching=None)
 
 
+def _migration_started(state: RolloutState, event: Event) -> RolloutState:
+    name, data = event.data["migration"], event.data
+    before = state.migrations.get(name)
+    nth = before.nth if before else 1 + max((one.nth for one in state.migrations.values()), default=0)
+    kept = before if before and data["back"] else None
+    running = Applied(
+        Standing.RUNNING,
+        nth,
+        kept.release if kept else data["release"],
+        data["back"],
+        kept.here if kept else True,
+        data["until"],
+        data["by"],
+        data["idempotent"],
+    )
+    return replace(state, migrations={**state.migrations, name: running})
+
+
+def _migration_ended(state: RolloutState, event: Event) -> RolloutState:
+    """It went well: it is applied, or no longer is."""
+    name = event.data["migration"]
+    if event.data["back"]:
+        left = {other: one for other, one in state.migrations.items() if other != name}
+        return replace(state, migrations=left, reversed_here=(*state.reversed_here, name), progress_at=event.at)
+    applied = replace(state.migrations[name], standing=Standing.APPLIED, until=0.0, by="", again=False, why="")
+    return replace(state, migrations={**state.migrations, name: applied}, progress_at=event.at)
+
+
+def _migration_failed(state: RolloutState, event: Event) -> RolloutState:
+    """A migration that says that it failed counts as not run."""
+    name = event.data["migration"]
+    return replace(state, migrations={other: one for other, one in state.migrations.items() if other != name})
+
+
+def _migration_in_doubt(state: RolloutState, event: Event) -> RolloutState:
+    name, data = event.data["migration"], event.data
+    again = data.get("again", False)
+    doubted = replace(state.migrations[name], standing=Standing.IN_DOUBT, again=again, why=data["why"])
+    return replace(state, migrations={**state.migrations, name: doubted})
+
+
+def _migration_to_run_again(state: RolloutState, event: Event) -> RolloutState:
+    """A person says that what is in doubt has to be run again: it counts as not run, and a reversal as not begun."""
+    name = event.data["migration"]
+    left = {other: one for other, one in state.migrations.items() if other != name}
+    if event.data["back"]:
+        before = replace(state.migrations[name], standing=Standing.APPLIED, back=False, until=0.0, by="", why="")
+        left = {**left, name: before}
+    return replace(state, migrations=left, progress_at=event.at)
+
+
 def _let_go_on(state: RolloutState, event: Event) -> RolloutState:
     """A person wants the rollout to go on in spite of its failures: those so far count no more."""
     failures = state.count(FAILURES)
@@ -323,6 +414,11 @@ _EVOLUTIONS: dict[str, Callable[[RolloutState, Event], RolloutState]] = {
     "switch_begun": _switch_begun,
     "switched": _switched,
     "switch_failed": _switch_failed,
+    "migration_started": _migration_started,
+    "migration_ended": _migration_ended,
+    "migration_failed": _migration_failed,
+    "migration_in_doubt": _migration_in_doubt,
+    "migration_to_run_again": _migration_to_run_again,
     "paused": lambda state, event: replace(state, paused=event.data["reason"]),
     "unpaused": lambda state, event: replace(state, paused="", progress_at=event.at),
     "approved": lambda state, event: replace(

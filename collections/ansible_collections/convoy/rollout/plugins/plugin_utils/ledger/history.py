@@ -126,6 +126,10 @@ def _tell_phase_closed(_kind: str, data: Mapping[str, Any], phase: str) -> str:
     return f"phase {phase} closed{asker}"
 
 
+def _migration(data: Mapping[str, Any]) -> str:
+    return f"{'the reversal of ' if data['back'] else ''}migration {data['migration']}"
+
+
 def _tell_anything(kind: str, data: Mapping[str, Any], _phase: str) -> str:
     """An event of a kind that has no sentence of its own."""
     told = ", ".join(f"{key} {value}" for key, value in data.items() if not isinstance(value, (dict, list)))
@@ -146,6 +150,11 @@ _TOLD: Mapping[str, Callable[[str, Mapping[str, Any], str], str]] = {
     "switch_begun": lambda kind, data, phase: f"{data['by']} switches the load balancers to {data['to']}",
     "switched": lambda kind, data, phase: f"the load balancers are switched to {data['to']}",
     "switch_failed": lambda kind, data, phase: _because(f"the switch to {data['to']} failed", data, "why"),
+    "migration_started": lambda kind, data, phase: f"{_migration(data)} begins on {data['run_on']}, by {data['by']}",
+    "migration_ended": lambda kind, data, phase: _because(f"{_migration(data)} has taken effect", data, "why"),
+    "migration_failed": lambda kind, data, phase: _because(f"{_migration(data)} failed", data, "why"),
+    "migration_in_doubt": lambda kind, data, phase: _because(f"{_migration(data)} is in doubt", data, "why"),
+    "migration_to_run_again": lambda kind, data, phase: _because(f"{_migration(data)} counts as not run", data, "why"),
     "paused": lambda kind, data, phase: _because("paused", data, "reason"),
     "unpaused": lambda kind, data, phase: "goes on after the pause",
     "approved": lambda kind, data, phase: _because(f"phase {phase} approved", data, "why"),

@@ -22,7 +22,7 @@ FORGET_AFTER = 60  # seconds after which the place of who has asked nothing more
 CLOCK = "extract(epoch FROM clock_timestamp())::float8"
 
 if schema.INSTALLED:
-    from sqlalchemy import bindparam, exists, literal_column, null, select, text
+    from sqlalchemy import bindparam, literal_column, null, select, text
     from sqlalchemy.dialects.postgresql import insert
 
     _TABLE, _STREAMS, _ROLLOUTS, _HOSTS = schema.questions, schema.streams, schema.rollouts, schema.hosts
@@ -38,7 +38,6 @@ if schema.INSTALLED:
     _UNLOCK = "pg_advisory_unlock(:key), set_config('idle_session_timeout', '0', false)"
     _RELEASE = text(f"SELECT {_UNLOCK}")
     _ANSWERED = text(f"SELECT answer, {_UNLOCK} FROM {_TABLE.name} WHERE asker = :asker AND answer IS NOT NULL")
-    _MINE = _TABLE.alias("mine")
     _READ = (
         select(
             *(_STREAMS.c[name] for name in schema.HEAD),
@@ -57,7 +56,6 @@ if schema.INSTALLED:
             & (_TABLE.c.rollout == bindparam("rollout"))
             & _TABLE.c.answer.is_(None)
             & (_TABLE.c.asked_at > literal_column(f"{CLOCK} - {BUSY_TIMEOUT}"))
-            & exists().where((_MINE.c.asker == bindparam("asker")) & _MINE.c.answer.is_(None))
         )
         .order_by(_TABLE.c.asked_at)
     )
@@ -86,8 +84,10 @@ def ask(session: PostgresSession, rollout: str, asked: Asked, lock: Mapping[str,
     ``lock``: stream, key, limit. A row: the stream's columns, the rollout's, the time (epoch seconds), those of Asked.
     """
     values = {**lock, **asked._asdict(), "rollout": rollout}
-    answered, rows = session.ask((_ASK, [values]), (_LOCK, [values]), (_ANSWERED, [values]), (_READ, [values]))
-    return (answered[0][0] if answered else None), rows
+    answered = session.ask((_ASK, [values]), (_LOCK, [values]), (_ANSWERED, [values]))
+    if answered:
+        return answered[0][0], []
+    return None, session.rows(_READ, values)
 
 
 def answer(session: PostgresSession, writes: Sequence[Call], said: Mapping[str, str], lock: Mapping[str, Any]) -> None:

@@ -19,15 +19,19 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide 
     Decision,
     Denied,
     HostRecord,
+    Migrate,
+    MigrationReport,
     Recorded,
     SwitchReport,
     Verdict,
     Wait,
 )
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.migrations import BRING_WHAT_WAS_DEPLOYED
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import (
     HostFacts,
     Plan,
     PlannedHost,
+    PlannedMigration,
     Sighting,
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import (
@@ -237,12 +241,14 @@ class Rollouts:
         new_id: str,
         patience: float,
         traffic: Traffic = Traffic.OLD,
+        before: RolloutView | None = None,
     ) -> Opened:
         """Take the token and open a rollout, or go on with the one that a dead run left open.
 
         ``dead`` says of a run whether its process is gone (None: it cannot be seen from here); a run that cannot be
         seen counts as dead after ``patience`` seconds of silence. ``traffic`` is where the load balancers stand that
-        the plan switches. Raises BusyError naming the holder.
+        the plan switches, ``before`` the newest rollout, whose migrations this one inherits. Raises BusyError naming
+        the holder, or where another rollout was opened since ``before`` was read.
         """
         self._ledger.verify(self.stream)
         with self._ledger.transaction(self.stream) as tx:
@@ -262,15 +268,17 @@ class Rollouts:
                 reason = f"superseded by {new_id}, which has another plan"
                 left.take(Decision(Denied(reason), (decide.ended(Status.FAILED, reason, tx.now),)))
                 left.save()
-            decision = decide.opening(plan, tx.now, str(run), facts, traffic)
+            if before is not None and (plan.migrations or before.state.migrations) and tx.row.head != before.head[0]:
+                raise BusyError(f"{self.stream}: something was recorded since it was read. Run the same command again")
+            decision = decide.opening(plan, tx.now, str(run), facts, traffic, before.state if before else None)
             state = _insert(tx, self.stream, new_id, plan, facts, decision)
             tx.finish(**taken, rollout=new_id)
         self._ledger.survey()
         return Opened(new_id, token, False, state, state.gate is not None)
 
-    def admit(self, rollout: str, token: int, host: str) -> Admitted | Wait | Denied:
-        """May ``host`` go out of service now?"""
-        return cast(Admitted | Wait | Denied, self._ask(rollout, host, Question(token)))
+    def admit(self, rollout: str, token: int, host: str) -> Admitted | Wait | Denied | Migrate:
+        """May ``host`` go out of service now, or has a migration to be run first?"""
+        return cast(Admitted | Wait | Denied | Migrate, self._ask(rollout, host, Question(token)))
 
     def report(self, rollout: str, token: int, host: str, outcome: HostStatus, why: str = "") -> Answer:
         """What became of ``host``."""
@@ -288,6 +296,47 @@ class Rollouts:
     def report_switch(self, rollout: str, token: int, report: SwitchReport, asker: str) -> Answer:
         """What became of the switch of the load balancers."""
         return self._decide(rollout, token, lambda it, now: decide.report_switch(it.plan, it.state, report, now, asker))
+
+    def admit_migration(self, rollout: str, token: int, asker: str) -> Migrate | Wait | Denied:
+        """Has ``asker`` to run a migration now that no host was told to run?"""
+        answer = self._decide(rollout, token, lambda it, now: decide.admit_migration(it.plan, it.state, asker, now))
+        return cast(Migrate | Wait | Denied, answer)
+
+    def report_migration(self, rollout: str, token: int, report: MigrationReport, asker: str) -> Answer:
+        """What became of a migration."""
+        return self._decide(
+            rollout, token, lambda it, now: decide.report_migration(it.plan, it.state, report, now, asker)
+        )
+
+    def settle_migration(self, rollout: str, name: str, done: bool, why: str) -> Answer:
+        """Somebody says whether a migration that is in doubt took effect (``done``), or has to be run again."""
+        return self._decide(
+            rollout, None, lambda it, now: decide.settle_migration(it.plan, it.state, name, done, why, now)
+        )
+
+    def applied_with(self, releases: Sequence[str]) -> frozenset[str]:
+        """The migrations that had run when the newest rollout that came to one of ``releases`` had ended.
+
+        One that succeeded is preferred to one that did not. None had where no rollout came to them. A rollout that
+        leaves migrations as they are does not count: it comes to hosts that an earlier one left on an older release.
+        """
+        rollouts, hosts = schema.rollouts.c, schema.hosts.c
+        came = (rollouts.stream == self.stream) & rollouts.id.in_(
+            select(hosts.rollout).where(hosts.to_release.in_(releases))
+        )
+        newest_first = (
+            select(rollouts.status, rollouts.state, rollouts.facts)
+            .where(came)
+            .order_by(rollouts.opened_at.desc(), rollouts.id.desc())
+        )
+        with self._ledger.reading() as connection:
+            ended = [
+                (status, state)
+                for status, state, facts in connection.execute(newest_first)
+                if json.loads(facts).get("kind") not in BRING_WHAT_WAS_DEPLOYED
+            ]
+        state = next((state for status, state in ended if status == Status.SUCCEEDED), ended[0][1] if ended else None)
+        return frozenset(_state(state).migrations) if state else frozenset()
 
     def close(self, rollout: str, token: int) -> Answer:
         """End the rollout with its verdict, and give the token back."""
@@ -539,14 +588,17 @@ def _answer_all(rollout: str, tx: Transaction, asked: Sequence[Asked]) -> dict[s
     return said
 
 
-_SAID = {cls.__name__: cls for cls in (Admitted, Wait, Denied, Recorded)}
+_SAID: Mapping[str, Callable[..., Answer]] = {
+    **{cls.__name__: cls for cls in (Admitted, Wait, Denied, Recorded)},
+    Migrate.__name__: lambda migration, until: Migrate(PlannedMigration(**migration), until),
+}
 _RAISED = {cls.__name__: cls for cls in (LedgerError, StaleTokenError)}
 
 
 def _told(answer: Answer | ConvoyError, head: int) -> str:
     """An answer as text, with the newest event when it was given."""
     told = str(answer) if isinstance(answer, ConvoyError) else vars(answer)
-    return json.dumps([type(answer).__name__, told, head])
+    return json.dumps([type(answer).__name__, told, head], default=vars)
 
 
 def _understood(words: str) -> tuple[Answer, int]:

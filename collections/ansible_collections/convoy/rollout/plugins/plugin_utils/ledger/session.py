@@ -29,7 +29,6 @@ if schema.INSTALLED:
     _DIALECT: Any = PGDialect
 
 IDLE = 5.0  # seconds after which a connection is tried before it is used again
-_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 BUSY_TURN = 8  # milliseconds for which SQLite waits by itself, with pauses that grow, before it is asked anew
 _INHERITED: list[Any] = []  # connections of a parent process: closing them here would disturb it
 
@@ -166,16 +165,25 @@ class PostgresSession:
 
         No longer than that does it wait for the others, or may it bar them when its process has stopped.
         """
+        from psycopg.adapt import Transformer
+        from psycopg.pq import Escaping
+
         limit = f"'{busy_timeout:.0f}s'"
         self._settings = [
+            "BEGIN",  # a transaction of their own: the next one is of the isolation that they set
+            "SET client_encoding = 'UTF8'",
+            "SET default_transaction_isolation = 'read committed'",
             "SET synchronous_commit = on",
             "SET plan_cache_mode = force_generic_plan",  # else the server plans a statement anew, again and again
             f"SET lock_timeout = {limit}",
             f"SET idle_in_transaction_session_timeout = {limit}",
+            "COMMIT",
         ]
         self._connection = connection
         self._driver = connection.driver_connection
         self._driver.autocommit = True
+        self._escaping = Escaping(self._driver.pgconn)
+        self._translator = Transformer(self._driver)
         self._calls: dict[Any, tuple[str, Sequence[str]]] = {}
         self._heard: deque[Told] = deque()
         self._channels: set[str] = set()
@@ -184,24 +192,23 @@ class PostgresSession:
 
     def begin(self, lock: Call, read: Call) -> list[Row]:
         """One journey. What is read is what stands there when the lock is granted: each statement looks anew."""
-        return self._send(_BEGIN, lock, read)[-1]
+        return self._send("BEGIN", lock, read)[-1]
 
-    def ask(self, question: Call, lock: Call, answered: Call, read: Call) -> tuple[list[Row], list[Row]]:
-        """One journey: write down what is asked for all to see, wait for the lock, and read.
+    def ask(self, question: Call, lock: Call, answered: Call) -> list[Row]:
+        """One journey: write down what is asked for all to see, wait for the lock, and look for an answer.
 
         The lock is the session's: outside a transaction, so that ``answered`` can give it back where it has an answer.
         """
-        *_others, answers, found = self._send("BEGIN", question, "COMMIT", _BEGIN, lock, answered, read, "COMMIT")
-        return answers, found
+        return self._send("BEGIN", question, "COMMIT", lock, answered)[-1]
 
     def rows(self, statement: Any, values: Values, writes: Sequence[Call] = ()) -> list[Row]:
         """What a statement finds when ``writes`` have been made. One journey."""
-        begin = [_BEGIN] if writes and not self._in_transaction() else []
+        begin = ["BEGIN"] if writes and not self._in_transaction() else []
         return self._send(*begin, *writes, (statement, [values]))[-1]
 
     def commit(self, calls: Sequence[Call], unlock: Sequence[Call] = ()) -> None:
         """One journey. The server answers when the commit is on its disk."""
-        begin = [] if self._in_transaction() else [_BEGIN]
+        begin = [] if self._in_transaction() else ["BEGIN"]
         self._send(*begin, *calls, "COMMIT", *unlock)
 
     def _in_transaction(self) -> bool:
@@ -258,28 +265,38 @@ class PostgresSession:
         self._heard.append(Told(channel, int(head), frozenset(hosts)))
 
     def _send(self, *calls: Call | str) -> list[list[Row]]:
-        """Run them, in their order; what each of those found that look for something."""
-        from psycopg import ClientCursor  # which puts the values into the text, since many statements cannot have any
+        """Run them, in their order; what each of those found that look for something.
+
+        A cursor of the driver takes longer for it than the server: only its parts are used, which talk and translate.
+        """
+        import psycopg
 
         words, self._settings = self._settings, []
-        sent: list[Any] = []
         for call in calls:
             if isinstance(call, str):
                 words.append(call)
                 continue
             execute, names = self._calls.get(call[0]) or self._prepare(call[0], words)
-            for values in call[1]:
-                words.append(execute)
-                sent += [values[name] for name in names]
-        with ClientCursor(self._driver) as cursor:
-            cursor.execute("; ".join(words), sent)
-            found = []
-            more: bool | None = True
-            while more:
-                if cursor.pgresult and cursor.pgresult.nfields:
-                    found.append(cursor.fetchall())
-                more = cursor.nextset()
-            return found
+            words += [execute % tuple(self._literal(values[name]) for name in names) for values in call[1]]
+        self._driver.pgconn.send_query("; ".join(words).encode())
+        found = []
+        for result in self._driver.wait(psycopg.generators.execute(self._driver.pgconn)):
+            if result.status == psycopg.pq.ExecStatus.FATAL_ERROR:
+                raise psycopg.errors.error_from_result(result)
+            if result.nfields:
+                self._translator.set_pgresult(result)
+                found.append(self._translator.load_rows(0, result.ntuples, tuple))
+        return found
+
+    def _literal(self, value: str | float | None) -> str:
+        """The value as a statement has it: since several statements are sent together, none can have parameters."""
+        if value is None:
+            return "NULL"
+        if not isinstance(value, str):
+            return repr(value)
+        if "\0" in value:
+            raise self._driver.DataError(f"PostgreSQL has no text with a NUL in it: {value!r}")
+        return self._escaping.escape_literal(value.encode()).decode()
 
     def _prepare(self, statement: Any, words: list[str]) -> tuple[str, Sequence[str]]:
         """Have ``words`` prepare the statement; how to execute it, and the names of its values.

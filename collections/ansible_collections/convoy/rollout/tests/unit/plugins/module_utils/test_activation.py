@@ -40,7 +40,7 @@ def deploy_unhealthy(world: Any, version: str, **fields: Any) -> ActivationError
     release = world.stage(version, host=host)
     os.unlink(world.root / "releases" / release / "healthy")
     recorded = host.tree.read_record(release)
-    kept = record.Record(**{**vars(recorded), "files": without})
+    kept = record.Record(**{**recorded._asdict(), "files": without})
     with open(host.tree.record_path(release), "wb") as stream:
         stream.write(kept.as_json())
     with pytest.raises(ActivationError) as caught:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,16 +97,16 @@ def of_units(*found: UnitFile) -> list[Finding]:
 def test_unit_files() -> None:
     right = UnitFile(UNIT.name, "hello", units.body(UNIT))
     assert of_units(right) == []
-    assert of_units(replace(right, component=None)) == []
+    assert of_units(right._replace(component=None)) == []
     assert of_units() == [Finding("unit", "hello.service", "there", "not there")]
-    (changed,) = of_units(replace(right, body="other\n"))
+    (changed,) = of_units(right._replace(body="other\n"))
     assert changed[:2] == ("unit", "hello.service")
     assert changed.expected == f"sha256 {units.digest(units.body(UNIT))}"
     assert changed.actual == f"sha256 {units.digest('other' + chr(10))}"
-    (foreign,) = of_units(replace(right, component=None, body="other\n"))
+    (foreign,) = of_units(right._replace(component=None, body="other\n"))
     assert foreign.what == "foreign-unit"
     assert foreign.actual.endswith(", not written by Convoy")
-    (of_another,) = of_units(replace(right, component="else"))
+    (of_another,) = of_units(right._replace(component="else"))
     assert of_another == Finding("foreign-unit", "hello.service", "of component hello", "of component else")
     (more,) = of_units(right, UnitFile("more.service", "hello", ""))
     assert more == Finding("unit", "more.service", "not there", "there")
@@ -135,12 +134,13 @@ def test_unit_files() -> None:
     ],
 )
 def test_services(changed: dict[str, Any], finding: Finding | None) -> None:
-    services = drift.Services({UNIT.name: replace(WELL, **changed)}, {})
-    assert list(drift.of_services([UNIT, PLAIN], "/u", services)) == ([finding] if finding else [])
+    services = drift.Services({UNIT.name: WELL._replace(**changed)}, {})
+    found = [*drift.of_services([UNIT, PLAIN], "/u", services), *drift.of_states([UNIT, PLAIN], services)]
+    assert found == ([finding] if finding else [])
 
 
 def test_a_unit_that_asks_for_no_boot_is_not_to_have_one() -> None:
-    status = replace(WELL, name=PLAIN.name, fragment="/u/hello.timer")
+    status = WELL._replace(name=PLAIN.name, fragment="/u/hello.timer")
     services = drift.Services({PLAIN.name: status}, {})
     (found,) = drift.of_services([PLAIN], "/u", services)
     assert found == Finding("enabled", "hello.timer", "disabled", "enabled")
@@ -164,7 +164,7 @@ PLACE = "/srv/hello/releases/1.1.0-abc"
 )
 def test_the_process_of_a_unit(tmp_path: Path, cwd: str, started: float, action: str, actual: str) -> None:
     services = drift.Services({}, {UNIT.name: Process(7, 0, started, cwd)})
-    found = list(drift.of_processes([replace(UNIT, action=action)], PLACE, 1000.0, services))
+    found = list(drift.of_processes([UNIT._replace(action=action)], PLACE, 1000.0, services))
     assert [finding.actual for finding in found] == ([actual] if actual else [])
 
 
@@ -207,13 +207,14 @@ def named(facts: dict[str, Any]) -> list[tuple[str, str]]:
 def test_a_host_as_it_was_deployed(world: Any) -> None:
     deploy(world, "1.0.0")
     release = deploy(world, "1.1.0")
-    told = {"active": release, "compared": release, "findings": [], "more": 0, "incomplete": None}
+    told = {"active": release, "compared": release, "version": "1.1.0", "findings": [], "more": 0, "incomplete": None}
     assert look(world) == told
     assert look(world, release=release) == told
 
 
 def test_a_host_that_convoy_never_saw(world: Any) -> None:
-    assert look(world) == {"active": None, "compared": None, "findings": [], "more": 0, "incomplete": None}
+    nothing = {"active": None, "compared": None, "version": None}
+    assert look(world) == {**nothing, "findings": [], "more": 0, "incomplete": None}
 
 
 def damage(world: Any, place: Path) -> None:

@@ -446,7 +446,7 @@ def test_proxies_are_asked_only_when_told_to(place: Place, monkeypatch: pytest.M
 )
 def test_what_cannot_be_meant(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError) as caught:
-        Source(**options)
+        Source(**options).checked()
     assert words in caught.value.message
     assert "s3cr3t" not in caught.value.message
 

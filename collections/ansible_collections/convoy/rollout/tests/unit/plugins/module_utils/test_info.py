@@ -39,6 +39,7 @@ def test_host_that_convoy_never_saw(world: Any) -> None:
         "present": False,
         "active": None,
         "version": None,
+        "kind": None,
         "active_since": None,
         "good": [],
         "last_good": None,

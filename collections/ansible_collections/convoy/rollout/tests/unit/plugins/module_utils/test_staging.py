@@ -45,7 +45,7 @@ def test_release_is_there_with_its_config(world: Any) -> None:
         {"dest": "etc/hello.ini", "content": "port = 1\n", "mode": "0640"},
         {"dest": "new/deep/er.ini", "content": "ü", "mode": "0666"},
     ]
-    wanted = staging.Wanted(**{**vars(wanted), "config": tuple(staging.config_file(item) for item in config)})
+    wanted = staging.Wanted(**{**wanted._asdict(), "config": tuple(staging.config_file(item) for item in config)})
     stage(world, wanted, artifact)
     release = world.root / "releases" / "1.0.0-abc"
     assert (release / "etc" / "hello.ini").read_text() == "port = 1\n"
@@ -67,7 +67,7 @@ def test_config_that_does_not_fit_the_artifact(world: Any, files: dict[str, byte
     wanted, artifact = world.wanted("1.0.0", files=files)
     config = (staging.config_file({"dest": dest, "content": "", "mode": None}),)
     with pytest.raises(InputError, match=message):
-        stage(world, staging.Wanted(**{**vars(wanted), "config": config}), artifact)
+        stage(world, staging.Wanted(**{**wanted._asdict(), "config": config}), artifact)
     check_untouched(world)
 
 

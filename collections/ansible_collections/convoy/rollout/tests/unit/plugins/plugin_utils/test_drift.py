@@ -92,6 +92,15 @@ def test_a_host_that_nothing_was_deployed_to() -> None:
     something = drift.judge("app1", Expectation(), Expectation(), {"active": NEW, "findings": []})
     assert something.findings == (Finding("release", "current", "nothing, by the ledger", f"releases/{NEW}"),)
     assert not something.mendable
+    found = drift.judge("app1", Expectation(), Expectation(), {"active": "1.0-1-found", "findings": []})
+    assert found.verdict is Verdict.CLEAN
+
+
+def test_the_version_is_that_of_the_release_that_the_ledger_says() -> None:
+    told = {"active": NEW, "findings": [FILE], "version": "1.1.0"}
+    known = Expectation(NEW, "r1")
+    assert drift.judge("app1", known, known, told).version == "1.1.0"
+    assert drift.judge("app1", Expectation(), Expectation(), told).version is None
 
 
 def test_a_finding_of_many_hosts_is_told_once() -> None:

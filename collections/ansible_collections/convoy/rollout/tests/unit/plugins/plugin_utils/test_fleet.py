@@ -202,6 +202,15 @@ def test_what_a_release_mends_does_not_bar_it(read: dict[str, Any]) -> None:
     assert objections([reading("app1", **read)], need_bytes=3_000_000) == []
 
 
+def test_a_host_that_runs_another_kind_is_named() -> None:
+    runs = [reading("app1", kind="package"), reading("app2", kind="archive"), reading("app3", kind=None)]
+    assert objections(runs, 0, kind="archive") == [
+        "app1: it runs the component as package, component_kind is archive: give the new one another component_name, "
+        "and take the old one away yourself"
+    ]
+    assert objections(runs, 0) == []
+
+
 def test_a_host_that_has_two_names_bars_the_rollout() -> None:
     readings = [reading("app1", place="b:1:2:."), reading("app2", place="b:1:3:."), reading("web1", place="b:1:2:.")]
     assert objections(readings, need_bytes=0) == [

@@ -12,20 +12,25 @@ import pytest
 from sqlalchemy import text
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.checking import spec_of
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import ended
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import (
+    Migrate,
+    MigrationReport,
+    ended,
+)
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import Health, HostFacts, make_plan
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import Status
 from ansible_collections.convoy.rollout.plugins.plugin_utils.fleet import FleetError, Reading
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts, Run
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger, LedgerError, schema
-from ansible_collections.convoy.rollout.plugins.plugin_utils.opening import drifted, open_rollout
+from ansible_collections.convoy.rollout.plugins.plugin_utils.opening import IrreversibleError, drifted, open_rollout
 from ansible_collections.convoy.rollout.plugins.plugin_utils.rendering import release_id
 
 OLDEST, OLD, NEW = "1.0.0-aaaaaaaaaaaa", "1.1.0-bbbbbbbbbbbb", "1.2.0-cccccccccccc"
 GOOD = {OLDEST: [OLDEST], OLD: [OLD, OLDEST], NEW: [NEW, OLD, OLDEST]}
 ROLLBACK: dict[str, Any] = {
     "kind": "rollback",
+    "component_kind": "archive",
     "component": "hello",
     "environment": "staging",
     "version": None,
@@ -44,6 +49,8 @@ ROLLBACK: dict[str, Any] = {
     "progress_deadline": 0,
     "hooks": {},
     "keep": 5,
+    "override": "",
+    "accept_irreversible": "",
 }
 ANOTHER_RUN = Run("elsewhere/boot", 7, 7, "somebody")
 
@@ -138,6 +145,78 @@ def test_a_rollback_of_a_change_of_configuration_takes_back_that_change(tmp_path
     assert goals(found, Reading("app1", read), Reading("app2", read)) == {"app1": OLD, "app2": OLD}
 
 
+# migrations
+
+
+FORWARD = {"name": "m1", "tasks": "/t.yml", "reverse": "/r.yml"}
+FOR_GOOD = {"name": "m2", "tasks": "/t.yml", "irreversible": True}
+DEPLOY = {**ROLLBACK, "kind": "deploy", "version": "1.2.0", "artifact_sha256": "0"}
+
+
+def migrated(tmp_path: Path, *raw: dict[str, Any]) -> Rollouts:
+    """A ledger in which a deployment from OLD to NEW ran migrations and succeeded."""
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", "test")
+    ledger.prepare()
+    found = Rollouts(ledger, "staging/hello")
+    seen = {"app1": HostFacts("app1", NEW, OLD, health=Health.HEALTHY)}
+    plan = make_plan(spec_of({**ROLLBACK, "migrations": list(raw)}), list(seen.values()))
+    token = found.open(plan, seen, {"kind": "deploy"}, ANOTHER_RUN, lambda _run: True, "the-last-one", 60).token
+    while isinstance(run := found.admit_migration("the-last-one", token, "x"), Migrate):
+        found.report_migration("the-last-one", token, MigrationReport(run.migration.name, run.until, True), "x")
+    with ledger.transaction(found.stream) as tx:
+        tx.append("the-last-one", [ended(Status.SUCCEEDED, "", tx.now)])
+        tx.write(text(f"UPDATE {schema.rollouts.name} SET status = 'succeeded'"), {})
+        tx.finish(rollout=None, holder=None)
+    return found
+
+
+def roll_back(found: Rollouts, *raw: dict[str, Any], **asked: Any) -> list[str]:
+    """What a rollback from NEW would do."""
+    rollback = {**ROLLBACK, "migrations": list(raw), **asked}
+    return list(open_rollout(found, rollback, [reading("app1", NEW)], "", dry=True)["convoy"]["summary"])
+
+
+def test_a_rollback_reverses_what_ran_after_the_release(tmp_path: Path) -> None:
+    summary = roll_back(migrated(tmp_path, FORWARD), FORWARD)
+    assert "migration m1: reversed once, on localhost, when all hosts are there" in summary
+
+
+def test_a_rollback_past_an_irreversible_migration_wants_a_reason(tmp_path: Path) -> None:
+    found = migrated(tmp_path, FOR_GOOD, FORWARD)
+    with pytest.raises(IrreversibleError, match=r"nothing was touched: migration m2 .* and m2 cannot be reversed"):
+        roll_back(found, FOR_GOOD, FORWARD)
+    summary = roll_back(found, FOR_GOOD, FORWARD, accept_irreversible="nobody needs it")
+    assert [line for line in summary if "migration" in line] == [
+        "migration m1: reversed once, on localhost, when all hosts are there"
+    ]
+
+
+def test_a_migration_that_is_not_listed_any_more_cannot_be_reversed(tmp_path: Path) -> None:
+    with pytest.raises(IrreversibleError, match="m1 cannot be reversed: it is irreversible, or not in component_migr"):
+        roll_back(migrated(tmp_path, FORWARD))
+
+
+def test_what_has_run_is_not_planned_again(tmp_path: Path) -> None:
+    found, later = migrated(tmp_path, FORWARD), {**FORWARD, "name": "m3", "after": "last"}
+    asked = {**DEPLOY, "migrations": [FORWARD, later]}
+    read = {**reading("app1", NEW).read, "rendered": "0"}
+    summary = open_rollout(found, asked, [Reading("app1", read)], "", dry=True)["convoy"]["summary"]
+    assert [line for line in summary if "migration" in line] == [
+        "migration m3: run once, on localhost, when all hosts are there"
+    ]
+
+
+@pytest.mark.parametrize(("kind", "runs"), [("deploy", True), ("catch_up", False), ("repair", False)])
+def test_what_brings_a_release_once_more_leaves_migrations_as_they_are(tmp_path: Path, kind: str, runs: bool) -> None:
+    """Neither the one that has yet to run is run, nor is the one that is not listed any more reversed."""
+    release = release_id("1.2.0", ARTIFACT, RENDERED)
+    asked = {"kind": kind, "version": "1.2.0", "artifact_sha256": ARTIFACT, "releases": {"app1": release}}
+    read = {**reading("app1", NEW).read, "active": release, "rendered": RENDERED}
+    found, later = migrated(tmp_path, FORWARD), {**FORWARD, "name": "m3"}
+    told = open_rollout(found, {**ROLLBACK, **asked, "migrations": [later]}, [Reading("app1", read)], "", dry=True)
+    assert any("migration" in line for line in told["convoy"]["summary"]) is runs
+
+
 ARTIFACT, RENDERED = "a" * 64, "b" * 64
 LEFT = release_id("1.1.0", ARTIFACT, RENDERED)
 
@@ -164,7 +243,8 @@ def test_a_repair_changes_no_configuration(tmp_path: Path) -> None:
 
 
 def mendable(releases: dict[str, str], **asked: Any) -> dict[str, Any]:
-    return {"mendable": list(releases), "releases": releases, "colours": {}, **asked}
+    known: dict[str, Any] = {"versions": {}, "version": None, "colours": {}}
+    return {"mendable": list(releases), "releases": releases, **known, **asked}
 
 
 def test_hosts_of_one_version_are_repaired_together(tmp_path: Path) -> None:
@@ -178,6 +258,29 @@ def test_hosts_of_one_version_are_repaired_together(tmp_path: Path) -> None:
         drifted(found, mendable({}, mendable=None))
     with pytest.raises(SpecError, match="rollout_colours: a repair goes host by host"):
         drifted(found, mendable({"app1": OLD}, colours={"blue": ["app1"]}))
+
+
+@pytest.mark.parametrize(
+    ("asked", "version"),
+    [
+        ({}, "1_1.0_x"),
+        ({"versions": {"1_1.0_x-aaaaaaaaaaaa": "1:1.0~x"}}, "1:1.0~x"),
+        ({"versions": {"1_1.0_x-aaaaaaaaaaaa": "2.0"}}, "1_1.0_x"),
+        ({"version": "1:1.0^x"}, "1:1.0^x"),
+        ({"version": "1:1.1"}, "1_1.0_x"),
+    ],
+)
+def test_the_version_of_a_package_is_not_in_the_id_of_its_release(
+    tmp_path: Path, asked: dict[str, Any], version: str
+) -> None:
+    found = rollouts(tmp_path, "deploy", {"app1": (None, OLD)}, Status.SUCCEEDED)
+    assert drifted(found, mendable({"app1": "1_1.0_x-aaaaaaaaaaaa"}, **asked))["version"] == version
+
+
+def test_what_was_there_before_convoy_is_not_repaired(tmp_path: Path) -> None:
+    found = rollouts(tmp_path, "rollback", {"app1": (None, OLD)}, Status.SUCCEEDED)
+    with pytest.raises(SpecError, match="app2: what runs there was installed before Convoy came, and cannot be"):
+        drifted(found, mendable({"app1": OLD, "app2": "1.1.0-found"}))
 
 
 @pytest.mark.parametrize(("kind", "refused"), [("deploy", True), ("rollback", True), ("repair", False)])

@@ -13,25 +13,33 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator import decide
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator import decide, migrations
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import (
     Admitted,
     Answer,
     Decision,
     Denied,
     HostRecord,
+    Migrate,
+    MigrationReport,
     Recorded,
     SwitchReport,
     Verdict,
     Wait,
 )
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import Health, HostFacts, Plan
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import (
+    Health,
+    HostFacts,
+    Plan,
+    PlannedMigration,
+)
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import OnFailure, Scope
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import (
     FAILURES,
     Event,
     HostStatus,
     RolloutState,
+    Standing,
     Status,
     Traffic,
     evolve,
@@ -57,6 +65,8 @@ class Fleet:
 
     ``holders`` are those who were told to ask the open gate, and still live; ``held`` are the phases whose gates
     could not tell; ``lit`` are the hosts that really get requests, where the plan has load balancers switched.
+    ``runners`` are those who run a migration and still live; of the migrations ``unknown`` nobody has said how they
+    ended that were begun.
     """
 
     plan: Plan
@@ -70,14 +80,19 @@ class Fleet:
     holders: set[str] = field(default_factory=set)
     held: set[int] = field(default_factory=set)
     lit: set[str] = field(default_factory=set)
+    runners: list[Migrate] = field(default_factory=list)
+    unknown: set[str] = field(default_factory=set)
     stores: bool = True
 
     @classmethod
-    def open(cls, plan: Plan, now: float, real: dict[str, Real]) -> Fleet:
+    def open(cls, plan: Plan, now: float, real: dict[str, Real], before: RolloutState | None = None) -> Fleet:
         fleet = cls(plan, now, real)
         fleet.lit = {host.name for host in plan.hosts if host.status is HostStatus.STANDBY}
         fleet.rows = {host.name: HostRecord(host.name, host.phase, host.zone, host.status) for host in plan.hosts}
-        fleet.record(decide.opening(plan, now, HOLDERS_RUN, {}), "itself")
+        fleet.record(decide.opening(plan, now, HOLDERS_RUN, {}, before=before), "itself")
+        fleet.unknown = {
+            name for name, one in fleet.state.migrations.items() if one.standing is Standing.IN_DOUBT and not one.again
+        }
         return fleet
 
     @property
@@ -125,6 +140,10 @@ class Fleet:
             assert self.lit <= self.coming, f"the switch passed, and {self.lit} get requests"
         members = [row.status for row in self.rows.values() if row.phase <= phase]
         assert not {HostStatus.PENDING, HostStatus.ADMITTED} & set(members), f"phase {phase} passed with {members}"
+        for one in self.plan.migrations:
+            known = self.state.migrations.get(one.name)
+            ran = known is not None and known.standing is Standing.APPLIED
+            assert one.back or one.phase > phase or ran, f"phase {phase} passed before {one.name}"
         changed = HostStatus.SUCCEEDED in [row.status for row in self.rows.values() if row.phase == phase]
         if (self.plan.phases[phase].bake or self.plan.phases[phase].hooked) and changed:
             assert cause in ("gate", "person"), f"phase {phase} passed by {cause}"
@@ -137,8 +156,10 @@ class Fleet:
     def ask(self, name: str) -> Answer:
         """A host asks whether it may go; the answer is checked against the world."""
         row = replace(self.rows[name], ahead=self.ahead(name))
-        was_down, before = name in self.state.down, self.state.unavailable
+        was, was_down, before = self.state, name in self.state.down, self.state.unavailable
         answer = self.record(decide.admit(self.plan, self.state, row, self.now), "itself")
+        if isinstance(answer, Migrate):
+            self.begin(answer, was)
         if not isinstance(answer, Admitted):
             return answer
         assert answer.until > self.now
@@ -165,6 +186,8 @@ class Fleet:
         assert not self.state.held
         assert self.state.gate is None
         assert all(phase in self.passes for phase in range(row.phase)), f"{row.name} went before {self.passes} passed"
+        for one in self.plan.migrations:
+            assert one.back or one.phase > row.phase or self.applied(one.name), f"{row.name} went before {one.name}"
         phase = self.plan.phases[self.state.phase]
         assert not phase.approval or self.state.phase in self.state.approved
         taken = {name for name, real in self.real.items() if real.taken} | {row.name}
@@ -188,6 +211,100 @@ class Fleet:
         if isinstance(answer, Recorded) and answer.gate_due:
             self.holders.add(name)
         return answer
+
+    # Migrations
+
+    def applied(self, name: str) -> bool:
+        """Whether it is known to have taken effect."""
+        known = self.state.migrations.get(name)
+        return known is not None and known.standing is Standing.APPLIED and name not in self.unknown
+
+    def begin(self, answer: Migrate, was: RolloutState) -> None:
+        """Somebody was told to run a migration; that is checked against the world."""
+        one = answer.migration
+        assert all(one.until <= self.now for _name, one in migrations.running(was)), "two migrations at once"
+        assert answer.until > self.now
+        assert not was.status.ended
+        assert one.name not in self.unknown or one.idempotent, f"{one.name} is run again, and nobody knows how it ended"
+        if one.back:
+            self.check_reversal(one)
+        else:
+            self.check_migration(one)
+        self.unknown.add(one.name)
+        self.runners.append(answer)
+
+    def check_migration(self, one: PlannedMigration) -> None:
+        """It runs once, in its place, and in the list's order there."""
+        state = self.state
+        assert not state.paused
+        assert not state.held
+        assert state.gate is None
+        assert state.status in (Status.ROLLING, Status.ROLLED)
+        assert all(phase in self.passes for phase in range(one.phase))
+        assert one.early or one.phase == len(self.plan.phases) or self.is_approved(one.phase)
+        place = (one.phase, not one.early)
+        same = [other for other in self.plan.migrations if (other.phase, not other.early) == place]
+        earlier = [other for other in self.plan.migrations if (other.phase, not other.early) < place]
+        for other in (*earlier, *same[: same.index(one)]):
+            assert self.applied(other.name), f"{one.name} runs before {other.name}"
+
+    def is_approved(self, phase: int) -> bool:
+        return not self.plan.phases[phase].approval or phase in self.state.approved or phase < self.state.phase
+
+    def check_reversal(self, one: PlannedMigration) -> None:
+        """Nobody who needs it runs any more: hosts that this rollout moved, or that a rollback had to move."""
+        if self.state.status is Status.TURNING_BACK:
+            moved = [name for name, real in self.real.items() if real.runs != self.origin[name]]
+            assert not moved, f"{one.name} is reversed, and {moved} run the new release"
+        else:
+            left = [name for name, real in self.real.items() if real.runs != NEW]
+            assert not left, f"{one.name} is reversed, and {left} did not go back"
+        newer = [
+            name for name, known in self.state.migrations.items() if known.nth > self.state.migrations[one.name].nth
+        ]
+        planned = {other.name for other in self.plan.migrations}
+        assert not [name for name in newer if name in planned], f"{one.name} is reversed before {newer}"
+
+    def ask_migration(self) -> Answer:
+        """The controller asks whether one is left that no host was told to run."""
+        was = self.state
+        answer = self.record(decide.admit_migration(self.plan, self.state, HOLDERS_RUN, self.now), "itself")
+        if isinstance(answer, Migrate):
+            self.begin(answer, was)
+        return answer
+
+    def report_migration(self, run: Migrate, went_well: bool = True) -> Answer:
+        if run in self.runners:
+            self.runners.remove(run)
+        said = MigrationReport(run.migration.name, run.until, went_well, "" if went_well else "refused")
+        answer = self.record(decide.report_migration(self.plan, self.state, said, self.now, HOLDERS_RUN), "itself")
+        if isinstance(answer, Recorded):
+            if went_well or not run.migration.back:
+                self.unknown.discard(run.migration.name)
+            if answer.gate_due:
+                self.holders.add(HOLDERS_RUN)
+        return answer
+
+    def settle(self, name: str, done: bool) -> Answer:
+        answer = self.people(decide.settle_migration(self.plan, self.state, name, done, "seen", self.now))
+        if isinstance(answer, Recorded):
+            self.unknown.discard(name)
+        return answer
+
+    def in_doubt(self) -> list[str]:
+        return [name for name, one in self.state.migrations.items() if one.standing is Standing.IN_DOUBT]
+
+    def check_migrations_at_the_end(self) -> None:
+        """What a verdict says of them."""
+        assert migrations.running(self.state) == []
+        known = self.state.migrations
+        if self.state.status is Status.SUCCEEDED:
+            for one in self.plan.migrations:
+                assert (one.name not in known) if one.back else self.applied(one.name), f"succeeded without {one.name}"
+        elif self.state.status is Status.REVERTED and self.state.scope is not Scope.NONE:
+            reversible = {one.name for one in self.plan.migrations if one.reversible and not one.back}
+            newest = max((one for one in known.items() if one[1].here), key=lambda one: one[1].nth, default=None)
+            assert newest is None or newest[0] not in reversible, f"reverted, and {newest} was not reversed"
 
     @property
     def coming(self) -> set[str]:
@@ -260,6 +377,7 @@ class Fleet:
         """The controller and all its workers are gone; another one reads the hosts and goes on."""
         back = self.state.status is Status.TURNING_BACK
         wanted = self.origin if back else dict.fromkeys(self.rows, NEW)
+        self.runners.clear()  # the ledger does not listen to them any more
         seen = [(row, self.facts(row.name).sighting(wanted[row.name])) for row in self.rows.values()]
         self.record(decide.resume(self.plan, self.state, seen, self.now, HOLDERS_RUN, self.traffic), "itself")
         if self.state.gate:
@@ -312,6 +430,7 @@ class Fleet:
 
     def check_verdict(self) -> None:
         """A verdict says what the hosts are."""
+        self.check_migrations_at_the_end()
         statuses = {row.status for row in self.rows.values()}
         assert not statuses & {HostStatus.ADMITTED, HostStatus.RETURNING}
         moved = [name for name, real in self.real.items() if real.runs != self.origin[name]]
@@ -328,7 +447,7 @@ class Fleet:
             assert self.state.status is Status.FAILED
             kept = self.state.scope is not Scope.ALL and (HostStatus.SUCCEEDED in statuses or self.state.out)
             went_on = self.goes_on_regardless() and self.state.count(FAILURES)
-            between = self.state.traffic is not Traffic.OLD
+            between = self.state.traffic is not Traffic.OLD or "is not reversed" in self.state.reason
             assert between or self.to_return() or HostStatus.STUCK in statuses or kept or went_on or self.state.down
 
     def to_go(self) -> list[str]:
@@ -350,10 +469,12 @@ class Fleet:
             return self.state.status
         for _run in range(3):
             self._roll(forks)
+            self._migrate()
             if self.plan.switch:
                 self._switch_over()
             if self.state.status is Status.TURNING_BACK:
                 self._turn_back(forks)
+                self._migrate()
             self._let_switch_run_out()
             answer = self.close()
             assert not isinstance(answer, Wait), f"the run is over, but {answer}"
@@ -371,6 +492,27 @@ class Fleet:
             self.people(decide.approve(self.plan, self.state, "yes", self.now))
         elif self.state.held:
             self._let_it_go_on()
+        elif self.in_doubt():
+            self._settle_doubts()
+
+    def _settle_doubts(self) -> bool:
+        """Whether a person had to say of a migration how it ended."""
+        doubts = [name for name in self.in_doubt() if name in migrations.missing(self.plan, self.state)]
+        for name in doubts:
+            assert isinstance(self.settle(name, True), Recorded)
+        return bool(doubts)
+
+    def _migrate(self) -> None:
+        """The controller runs what no host was told to run."""
+        if not self.plan.migrations:
+            return
+        while not isinstance(answer := self.ask_migration(), Denied):
+            if isinstance(answer, Migrate):
+                self.report_migration(answer)
+                self._answer_gate()
+            else:
+                assert isinstance(answer, Wait)
+                self._pass_time([answer])
 
     def _let_it_go_on(self) -> None:
         """A person wants a rollout to go on that holds, and where that is not possible, to end."""
@@ -403,7 +545,10 @@ class Fleet:
         while waiting:
             answers = {name: self.ask(name) for name in waiting[:forks]}
             for name, answer in answers.items():
-                if isinstance(answer, Wait):
+                if isinstance(answer, Migrate):
+                    self.report_migration(answer)
+                    self._answer_gate()
+                if isinstance(answer, (Wait, Migrate)):
                     continue
                 waiting.remove(name)
                 if isinstance(answer, Admitted):
@@ -419,6 +564,8 @@ class Fleet:
             return
         if self.state.held:
             self._let_it_go_on()
+            return
+        if self._settle_doubts():
             return
         if isinstance(self.people(decide.approve(self.plan, self.state, "yes", self.now)), Recorded):
             return

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What must always hold of a rollout, whatever hosts, gates, people, clocks and controllers do.
 
-300 histories by default; CONVOY_HISTORIES in the environment names another number (10,000 take about half an hour:
-give pytest -o timeout=0 too).
+300 histories by default, and a third of that with migrations; CONVOY_HISTORIES in the environment names another number
+(10,000 take about half an hour: give pytest -o timeout=0 too).
 """
 
 from __future__ import annotations
@@ -20,17 +20,27 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator import 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import (
     Admitted,
     Denied,
+    Migrate,
+    MigrationReport,
     Recorded,
     Verdict,
+    Wait,
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan import (
     Plan,
     PlannedHost,
+    PlannedMigration,
     PlannedPhase,
     Switch,
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import OnFailure, Scope
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import HostStatus, Status
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import (
+    Applied,
+    HostStatus,
+    RolloutState,
+    Standing,
+    Status,
+)
 from ansible_collections.convoy.rollout.tests.unit.plugins.plugin_utils.coordinator.fleet_model import (
     NEW,
     OLD,
@@ -406,6 +416,113 @@ class ColouredMachine(RolloutMachine):
         super().controller_dies_and_another_resumes(data)
 
 
+@st.composite
+def migrating_plans(draw: st.DrawFn) -> tuple[Plan, RolloutState]:
+    """Plans with migrations in all places, or with some that a rollback reverses; and what is known of them before."""
+    plan = draw(plans())
+    back = draw(st.sampled_from([False, False, True]))
+    places = draw(st.lists(st.integers(0, len(plan.phases)), min_size=1, max_size=4))
+    found = [
+        PlannedMigration(
+            f"migration{nth}",
+            len(plan.phases) if back else phase,
+            lease=draw(st.sampled_from([50.0, LEASE])),
+            reversible=back or draw(st.sampled_from([True, True, True, False])),
+            idempotent=draw(st.booleans()),
+            early=back or phase == len(plan.phases) or (phase > 0 and draw(st.booleans())),
+            back=back,
+        )
+        for nth, phase in enumerate(sorted(places))
+    ]
+    found = [one if one.reversible else replace(one, holds=draw(st.booleans())) for one in found]
+    known = {
+        one.name: Applied(draw(st.sampled_from([Standing.APPLIED, Standing.APPLIED, Standing.IN_DOUBT])), nth, "1.0.0")
+        for nth, one in enumerate(reversed(found) if back else found)
+        if back or draw(st.sampled_from([True, False, False, False]))
+    }
+    return replace(plan, migrations=tuple(found)), RolloutState(migrations=known)
+
+
+class MigratingMachine(RolloutMachine):
+    """The same with migrations: run well, badly, by runs that vanish or come late; and people who settle doubts."""
+
+    @initialize(drawn=migrating_plans(), gone=st.integers(0, 9))
+    def open(self, drawn: tuple[Plan, RolloutState], gone: int) -> None:
+        plan, before = drawn
+        real = {host.name: real_at_the_start(host.status) for host in plan.hosts}
+        self.fleet = Fleet.open(plan, 1000.0, real, before)
+        self.workers = {}
+        self.checked = (0, 0.0)
+        for _host in range(gone):
+            self.migrations_go_well()
+            self.goes_well(1)
+
+    @rule()
+    def migrations_go_well(self) -> None:
+        for _one in range(4):
+            if isinstance(answer := self.fleet.ask_migration(), Migrate):
+                self.fleet.report_migration(answer)
+
+    @rule()
+    def the_controller_asks_for_one(self) -> None:
+        self.fleet.ask_migration()
+
+    @precondition(lambda self: self.fleet.runners)
+    @rule(data=st.data(), went_well=st.sampled_from([True, True, False]))
+    def one_ends(self, data: st.DataObject, went_well: bool) -> None:
+        """In time, or long after its lease ran out: then it counts unless somebody else has begun, or has spoken."""
+        run = data.draw(st.sampled_from(self.fleet.runners), label="run")
+        self.fleet.report_migration(run, went_well)
+
+    @precondition(lambda self: self.fleet.runners)
+    @rule(data=st.data())
+    def who_runs_one_vanishes(self, data: st.DataObject) -> None:
+        self.fleet.runners.remove(data.draw(st.sampled_from(self.fleet.runners), label="run"))
+
+    @precondition(lambda self: self.fleet.in_doubt())
+    @rule(data=st.data(), done=st.booleans())
+    def somebody_settles_one(self, data: st.DataObject, done: bool) -> None:
+        name = data.draw(st.sampled_from(self.fleet.in_doubt()), label="migration")
+        going_back = self.fleet.state.migrations[name].back
+        answer = self.fleet.settle(name, done)
+        assert isinstance(answer, Recorded) or (going_back and not done)
+
+    @rule(data=st.data(), done=st.booleans())
+    def says_nonsense_of_one(self, data: st.DataObject, done: bool) -> None:
+        """A report of a run that is not under way, and a word about what is not in doubt, change nothing."""
+        plan, state, now = self.fleet.plan, self.fleet.state, self.fleet.now
+        name = data.draw(st.sampled_from(plan.migrations)).name
+        decision = decide.report_migration(plan, state, MigrationReport(name, 1.0, done), now, "nobody")
+        assert (type(decision.answer), decision.events) == (Denied, ())
+        known = state.migrations.get(name)
+        if known is None or known.standing is Standing.APPLIED:
+            assert isinstance(decide.settle_migration(plan, state, name, done, "seen", now).answer, Denied)
+
+    @precondition(lambda self: self.under_way())
+    @rule(chance=st.integers(0, 4), stop=st.sampled_from([False, False, True]))
+    def somebody_turns_it_back(self, chance: int, stop: bool) -> None:
+        """A rollback that has reversed one can only be stopped: the newer release needs what is reversed."""
+        if chance != 4:
+            return
+        reversed_one = any(one.back for one in self.fleet.plan.migrations) and self.fleet.state.reversed_here
+        self.fleet.people(decide.turn_back(self.fleet.plan, self.fleet.state, "abort", self.fleet.now, stop))
+        if stop or not any(one.back for one in self.fleet.plan.migrations):
+            assert self.fleet.state.status is Status.TURNING_BACK
+        if reversed_one and not stop and self.fleet.state.scope is not Scope.NONE:
+            assert self.fleet.state.status is not Status.TURNING_BACK
+
+    @invariant()
+    def what_waits_says_why(self) -> None:
+        """A migration that is in doubt is named, with what to do, to whoever cannot go on for it."""
+        if self.fleet.state.status is not Status.ROLLING:
+            return
+        answer = decide.admit_migration(self.fleet.plan, self.fleet.state, "anybody", self.fleet.now).answer
+        if isinstance(answer, Wait) and "in doubt" in answer.reason:
+            assert "rollout_order=done" in answer.reason
+
+
+TestMigrations = MigratingMachine.TestCase
+TestMigrations.settings = settings(USUAL, max_examples=max(1, USUAL.max_examples // 3))
 TestColours = ColouredMachine.TestCase
 TestColours.settings = USUAL
 TestRollouts = RolloutMachine.TestCase

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,7 +17,10 @@ from sqlalchemy import select, text
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.decide import (
     Admitted,
+    Answer,
     Denied,
+    Migrate,
+    MigrationReport,
     Recorded,
     Verdict,
     Wait,
@@ -26,6 +29,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.plan im
     Health,
     HostFacts,
     Plan,
+    PlannedMigration,
     make_plan,
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import (
@@ -34,8 +38,12 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec im
     RolloutSpec,
     parse_phases,
 )
-from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import HostStatus, Status
-from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import schema
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state import (
+    HostStatus,
+    Standing,
+    Status,
+)
+from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import rollouts, schema
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rebuild import rebuild
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import (
     HEARD,
@@ -488,6 +496,121 @@ def test_the_tables_always_tell_what_the_events_tell(
         else:
             getattr(scene.rollouts, act)("r1", *arguments)
     assert_tables_tell_what_the_events_tell(scene)
+
+
+# Migrations
+
+
+M1, M2 = PlannedMigration("m1", 0), PlannedMigration("m2", 2, early=True)
+
+
+def migrate(scene: Scene, asker: str = "anna") -> Migrate:
+    run = scene.rollouts.admit_migration("r1", scene.token, asker)
+    assert isinstance(run, Migrate), run
+    return run
+
+
+def report_of(run: Migrate) -> MigrationReport:
+    return MigrationReport(run.migration.name, run.until, True)
+
+
+def test_a_migration_is_run_by_one_of_all_who_ask(scene: Scene) -> None:
+    scene.open(plan=replace(a_plan(), migrations=(M1, M2)))
+    run = scene.rollouts.admit("r1", scene.token, "app1")
+    assert isinstance(run, Migrate)
+    for other in ("app2", "app3"):
+        waits = scene.rollouts.admit("r1", scene.token, other)
+        assert isinstance(waits, Wait)
+        assert waits.reason == "app1 runs migration m1"
+    assert isinstance(scene.rollouts.report_migration("r1", scene.token, report_of(run), "app1"), Recorded)
+    scene.go("app1", "app2", "app3", "app4")
+    answer = scene.rollouts.close("r1", scene.token)
+    assert isinstance(answer, Denied)
+    assert scene.rollouts.report_migration("r1", scene.token, report_of(migrate(scene)), "anna") == Recorded()
+    assert scene.rollouts.close("r1", scene.token) == Recorded()
+    assert scene.view.status is Status.SUCCEEDED
+    assert_tables_tell_what_the_events_tell(scene)
+
+
+def test_a_run_that_was_taken_over_cannot_say_what_became_of_a_migration(scene: Scene) -> None:
+    plan = replace(a_plan(), migrations=(M1,))
+    scene.open(plan=plan)
+    run, stale = migrate(scene), scene.token
+    assert scene.open(BERT, plan=plan).resumed
+    with pytest.raises(StaleTokenError):
+        scene.rollouts.report_migration("r1", stale, report_of(run), "anna")
+    assert scene.view.state.migrations["m1"].standing is Standing.IN_DOUBT
+    assert scene.rollouts.settle_migration("r1", "m1", True, "bert: seen") == Recorded()
+    assert scene.view.state.migrations["m1"].standing is Standing.APPLIED
+    assert_tables_tell_what_the_events_tell(scene)
+
+
+def test_only_the_run_that_holds_the_token_asks_and_nobody_speaks_of_a_rollout_that_has_ended(scene: Scene) -> None:
+    scene.open(plan=replace(a_plan(), migrations=(M1,)))
+    with pytest.raises(StaleTokenError):
+        scene.rollouts.admit_migration("r1", scene.token - 1, "anna")
+    with pytest.raises(StaleTokenError):
+        scene.rollouts.admit("r1", scene.token - 1, "app1")
+    assert scene.view.state.migrations == {}
+    scene.rollouts.turn_back("r1", None, "bert: no")
+    assert scene.rollouts.close("r1", scene.token) == Recorded()
+    assert isinstance(scene.rollouts.admit_migration("r1", scene.token, "anna"), Denied)
+    with pytest.raises(LedgerError, match="rollout r1 is not open: it has reverted"):
+        scene.rollouts.settle_migration("r1", "m1", True, "bert: seen")
+
+
+def open_next(scene: Scene, new_id: str, before: RolloutView, release: str, kind: str = "deploy") -> Opened:
+    seen = {name: replace(host, target=release) for name, host in fleet(4).items()}
+    plan, facts = replace(a_plan(seen), migrations=(M1,)), {**FACTS, "kind": kind}
+    return scene.rollouts.open(plan, seen, facts, ANNA, lambda _run: True, new_id, PATIENCE, before=before)
+
+
+def test_what_has_run_is_known_to_every_later_rollout(scene: Scene) -> None:
+    scene.open(plan=replace(a_plan(), migrations=(M1,)))
+    scene.rollouts.report_migration("r1", scene.token, report_of(migrate(scene)), "anna")
+    scene.go("app1", "app2", "app3", "app4")
+    scene.rollouts.close("r1", scene.token)
+    before = scene.view
+    assert open_next(scene, "r2", before, "hello-1.2.0").state.migrations["m1"].standing is Standing.APPLIED
+    assert_tables_tell_what_the_events_tell(scene, "r2")
+    assert scene.rollouts.applied_with(["hello-1.1.0"]) == {"m1"}
+    assert scene.rollouts.applied_with(["hello-1.0.0"]) == frozenset()
+    with pytest.raises(BusyError, match="something was recorded since it was read"):
+        open_next(scene, "r3", before, "hello-1.3.0")
+
+
+@pytest.mark.parametrize(("kind", "belongs"), [("deploy", {"m1"}), ("repair", set()), ("catch_up", set())])
+def test_a_repair_does_not_say_what_belongs_to_a_release(scene: Scene, kind: str, belongs: set[str]) -> None:
+    """It comes to hosts that stayed on the older release, while the migrations of the newer one have run."""
+    scene.open(plan=replace(a_plan(), migrations=(M1,)))
+    scene.rollouts.report_migration("r1", scene.token, report_of(migrate(scene)), "anna")
+    scene.go("app1", "app2", "app3", "app4")
+    scene.rollouts.close("r1", scene.token)
+    opened = open_next(scene, "r2", scene.view, "hello-1.0.0", kind)
+    assert set(opened.state.migrations) == {"m1"}
+    assert scene.rollouts.applied_with(["hello-1.0.0"]) == belongs
+    assert scene.rollouts.applied_with(["hello-1.1.0"]) == {"m1"}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Admitted(1_767_225_600.123456, first=True),
+        Wait("app1 runs migration m1", 1_767_225_600.1),
+        Wait("it is held"),
+        Denied("it has gone"),
+        Recorded(gate_due=True),
+        Migrate(replace(M2, back=True, run_on="db1", release="1.1.0"), 1_767_225_600.123456),
+    ],
+    ids=lambda answer: type(answer).__name__,
+)
+def test_another_run_understands_what_it_is_told(answer: Answer) -> None:
+    """A report names the time until which the migration was to be run, so that it must come through as it was."""
+    assert rollouts._understood(rollouts._told(answer, 7)) == (answer, 7)
+
+
+def test_every_answer_can_be_told() -> None:
+    assert {answer.__name__ for answer in get_args(Answer)} == rollouts._SAID.keys()
 
 
 def test_the_newest_row_of_a_host_is_that_of_the_last_rollout_that_had_it(scene: Scene) -> None:

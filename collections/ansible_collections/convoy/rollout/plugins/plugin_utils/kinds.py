@@ -1,0 +1,94 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What kind of component is deployed, and whether its variables are those of its kind. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.convoy.rollout.plugins.module_utils import packages
+from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError, nearest
+
+KINDS = ("archive", "package")
+PACKAGE_KEYS = ("name", "lock_timeout")
+# Of the action `rollout`: the options that are for archives, and the variables that they are given by.
+ARCHIVE_ONLY: Mapping[str, str] = {
+    "artifact": "component_artifact",
+    "config": "component_config",
+    "transfer": "component_transfer",
+    "artifact_url": "component_artifact_url",
+    "pull": "component_pull",
+}
+OF_TEMPLATES = ("src", "secret")  # what is said of a unit that is rendered
+
+# What an environment may demand of a release in a depot: the option, its variable, and what it is without a demand.
+DEMANDS: Mapping[str, tuple[str, object]] = {
+    "requires_promotion": ("environment_requires_promotion", False),
+    "required_provenance": ("environment_provenance", None),
+    "required_signers": ("environment_required_signers", 1),
+}
+
+
+def check_kind(asked: Mapping[str, Any]) -> None:
+    """Raise SpecError for a kind that is unknown, and for variables that are of another one.
+
+    ``asked`` are the arguments of the action ``rollout``.
+    """
+    kind, package = asked["component_kind"], asked["package"]
+    if kind not in KINDS:
+        raise SpecError(f"component_kind: unknown kind {kind!r}: {nearest(kind, KINDS)}")
+    if kind == "archive":
+        if package:
+            raise SpecError(
+                "component_package: it is for component_kind: package, and that is 'archive': set one right"
+            )
+        return
+    _check_package(package, asked.get("version"))
+    _refuse_archive_only(asked)
+    demanded = [variable for option, (variable, none) in DEMANDS.items() if asked[option] not in (none, None)]
+    if demanded and asked["kind"] != "rollback":
+        raise SpecError(
+            f"component_kind: a package is in no depot, so that it cannot be what {', '.join(demanded)} of the "
+            "environment demands: deploy an archive, or take the demand away from environments that have packages"
+        )
+
+
+def _check_package(package: Mapping[str, Any], version: str | None) -> None:
+    for key in package:
+        if key not in PACKAGE_KEYS:
+            raise SpecError(f"component_package: unknown key {key!r}: {nearest(str(key), PACKAGE_KEYS)}")
+    name, timeout = package.get("name"), package.get("lock_timeout", 0)
+    if not isinstance(name, str):
+        raise SpecError("component_package.name is missing: give the name that the package has in its repository")
+    if isinstance(timeout, bool) or not isinstance(timeout, int) or timeout < 0:
+        raise SpecError(f"component_package.lock_timeout: {timeout!r} is not a number of seconds, 0 or more")
+    try:
+        packages.check_name(name)
+        if version is not None:
+            packages.check_version(version)
+    except ConvoyTargetError as error:
+        raise SpecError(error.message) from error
+
+
+def _refuse_archive_only(asked: Mapping[str, Any]) -> None:
+    """Variables that would be ignored are an error: whoever set them believes in what they say."""
+    wrong = [name for option, name in ARCHIVE_ONLY.items() if asked[option] and asked[option] != "push"]
+    wrong += [
+        f"component_units[{n}].{key}" for n, unit in enumerate(asked["units"]) for key in OF_TEMPLATES if key in unit
+    ]
+    if wrong:
+        raise SpecError(
+            f"{', '.join(wrong)}: for component_kind: archive only. A package brings its files, configuration and "
+            "units itself, and every host fetches it from its own repositories: leave these away, and give units by "
+            "their names"
+        )
+
+
+def package_digest(name: str, version: str) -> str:
+    """What stands for the artifact of a package in a release's id: hosts have that from their own repositories."""
+    return hashlib.sha256(f"package {name} {version}".encode()).hexdigest()

@@ -1,0 +1,132 @@
+# Copyright (c) the Convoy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What apt and dpkg say, and what is made of it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.convoy.rollout.plugins.module_utils import apt
+from ansible_collections.convoy.rollout.plugins.module_utils.errors import LockedError, PackageError
+from ansible_collections.convoy.rollout.plugins.module_utils.packages import Change, Installed
+
+SIMULATION = """\
+Reading package lists...
+The following packages will be REMOVED:
+  old-lib
+Remv old-lib [0.9-1]
+Inst hello-lib [1] (2 stable [all]) []
+Inst hello (1:1.1-1 Debian:12.5/stable, Security:12/stable [amd64])
+Conf hello-lib (2 stable [all])
+Conf hello (1:1.1-1 Debian:12.5/stable [amd64])
+"""
+VERIFIED = """\
+??5?????? c /etc/hello.conf
+??5??????   /usr/lib/hello/server.py
+missing   c /etc/hello.d/a b
+missing     /usr/lib/hello/with a blank
+"""
+FAILED = """\
+Setting up hello (1.3) ...
+no licence for tuesdays
+dpkg: error processing package hello (--configure):
+ installed hello package post-installation script subprocess returned error exit status 1
+W: Unable to read /dev/null
+E: Sub-process /usr/bin/dpkg returned an error code (1)
+"""
+
+
+def test_a_simulation_tells_what_changes() -> None:
+    assert apt.parse_simulation(SIMULATION) == (
+        Change("old-lib", "0.9-1", None),
+        Change("hello-lib", "1", "2"),
+        Change("hello", None, "1:1.1-1"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("install ok installed 1.0 all", Installed("1.0", False, True, 5.0)),
+        ("hold ok installed 1.0 amd64", Installed("1.0", True, True, 5.0)),
+        ("install ok half-configured 1.0 all", Installed("1.0", False, False, 5.0)),
+        ("install reinstreq half-installed 1.0 all", Installed("1.0", False, False, 5.0)),
+        ("deinstall ok config-files 1.0 all", None),
+        ("hold ok not-installed  all", None),
+        ("", None),
+    ],
+)
+def test_a_status(line: str, found: Installed | None) -> None:
+    assert apt.parse_status(line, lambda _architecture: 5.0) == found
+
+
+def test_altered_files_without_configuration() -> None:
+    assert apt.parse_verify(VERIFIED) == ["/usr/lib/hello/server.py", "/usr/lib/hello/with a blank"]
+
+
+def test_half_installed_packages_are_found() -> None:
+    text = "ok installed a\nok half-configured b\nreinstreq installed c\nok config-files d\nok triggers-pending e\n"
+    assert apt.half_installed(text) == ["b", "c", "e"]
+
+
+def test_words_are_the_complaints() -> None:
+    assert apt.Done(100, FAILED).words == (
+        "dpkg: error processing package hello (--configure):; installed hello package post-installation script "
+        "subprocess returned error exit status 1; E: Sub-process /usr/bin/dpkg returned an error code (1)"
+    )
+    assert apt.Done(1, "").words == "it said nothing"
+    assert apt.Done(1, "one\ntwo\nthree\nfour\n").words == "two; three; four"
+    assert len(apt.Done(1, "E: " + "x" * 1000).words) == 400
+
+
+HOLD = (
+    "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
+)
+
+
+def test_a_lock_is_waited_for_and_its_holder_named(tmp_path: Path, world: Any) -> None:
+    path = str(tmp_path / "lock")
+    assert not apt.is_locked(path)
+    with open(path, "w") as own:
+        fcntl.lockf(own, fcntl.LOCK_EX)
+    assert not apt.is_locked(path)
+    manager = apt.Apt(world.clock, 3)
+    command = [sys.executable, "-c", HOLD, path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        assert apt.is_locked(path)
+        began = world.clock.now()
+        with pytest.raises(LockedError, match=rf"process {other.pid} \(python.*\), which has {path}, .*after 3 s"):
+            manager._wait_for([path])
+        assert 3 <= world.clock.now() - began < 5
+        other.communicate()
+    manager._wait_for([path])
+
+
+def test_a_command_that_is_not_there() -> None:
+    with pytest.raises(PackageError, match="cannot run convoy-no-such-command: No such file"):
+        apt.run(["convoy-no-such-command"], 1)
+
+
+def test_a_command_that_does_not_end_is_left_to_run() -> None:
+    with pytest.raises(
+        PackageError, match=r"'sleep 5' has not ended within 0\.1 s, and still runs as process \d+"
+    ) as caught:
+        apt.run(["sleep", "5"], 0.1)
+    pid = int(str(caught.value).split("process ")[1].split(":")[0])
+    os.kill(pid, 9)
+
+
+def test_a_service_that_keeps_its_output_open_is_not_waited_for() -> None:
+    done = apt.run(["sh", "-c", "sleep 5 & echo $!"], 3)
+    assert done.code == 0
+    os.kill(int(done.said), 9)
