@@ -40,16 +40,16 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state i
     evolve,
 )
 
-PHASES = [
+PHASES = (
     {"name": "canary", "size": 1},
     {"name": "early", "size": 2, "approval": True},
     {"name": "fleet", "size": "100%"},
-]
+)
 RUN = "root@controller"
 
 
 def spec(*raw: Any, phases: Any = PHASES) -> RolloutSpec:
-    parsed = parse_phases(phases, 1)
+    parsed = parse_phases(list(phases), 1)
     found = migrations.parse_migrations(list(raw), parsed, 600.0, ["db1"])
     return RolloutSpec(parsed, FailureBudget(Quantity(0)), Quantity(1), 600.0, migrations=found)
 
@@ -129,7 +129,7 @@ def test_what_cannot_be_used_is_refused(raw: Any, said: str) -> None:
 
 def test_a_list_that_is_none_and_a_name_that_is_used_twice_are_refused() -> None:
     with pytest.raises(SpecError, match="is no list of migrations"):
-        migrations.parse_migrations({"name": "m1"}, parse_phases(PHASES, 1), 600.0, [])
+        migrations.parse_migrations({"name": "m1"}, parse_phases(list(PHASES), 1), 600.0, [])
     with pytest.raises(SpecError, match="the name 'm1' is used twice"):
         spec(one(), one())
 

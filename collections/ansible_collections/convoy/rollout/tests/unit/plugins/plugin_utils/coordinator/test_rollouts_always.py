@@ -443,12 +443,16 @@ def migrating_plans(draw: st.DrawFn) -> tuple[Plan, RolloutState]:
     return replace(plan, migrations=tuple(found)), RolloutState(migrations=known)
 
 
+DRAWN = st.shared(migrating_plans(), key="a plan with migrations, and the state before it")
+
+
 class MigratingMachine(RolloutMachine):
     """The same with migrations: run well, badly, by runs that vanish or come late; and people who settle doubts."""
 
-    @initialize(drawn=migrating_plans(), gone=st.integers(0, 9))
-    def open(self, drawn: tuple[Plan, RolloutState], gone: int) -> None:
-        plan, before = drawn
+    @initialize(
+        plan=DRAWN.map(lambda drawn: drawn[0]), gone=st.integers(0, 9), before=DRAWN.map(lambda drawn: drawn[1])
+    )
+    def open(self, plan: Plan, gone: int, before: RolloutState | None = None) -> None:
         real = {host.name: real_at_the_start(host.status) for host in plan.hosts}
         self.fleet = Fleet.open(plan, 1000.0, real, before)
         self.workers = {}
