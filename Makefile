@@ -92,10 +92,11 @@ e2e: tools ## the roads of a deployment, and faults on them, over two labs of th
 chaos: tools ## RUNS=100 rollouts of 8 hosts with a fault in each, from seed FIRST=1 on, over a lab of their own, named chaos
 	tests/in-lab chaos 8 $(SUDO) env CONVOY_LAB=chaos PYTHONPATH=collections $(BIN)/python -m tests.chaos.campaign --runs $(RUNS) --first $(FIRST) $(CHAOS)
 
-bench: env ## measure ledger, coordinator, judges and whole deployments; writes docs/benchmarks.md, docs/judges.md and a part of docs/transfer.md anew
+bench: env ## measure ledger, coordinator, judges, deployments, many hosts and transfer; writes docs/benchmarks.md, docs/judges.md, and parts of docs/speed.md and docs/transfer.md anew
 	bench/benchmarks
 	bench/judges
 	bench/deployment
+	bench/scale
 	bench/transfer
 
 prove: prove-coordinator prove-archives prove-power prove-kills prove-roads ## the five proofs below, one after the other

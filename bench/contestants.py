@@ -58,14 +58,14 @@ class Release:
     digest: str
 
 
-def make_release(version: str, directory: Path) -> Release:
+def make_release(version: str, directory: Path, size: int = BYTES, count: int = FILES) -> Release:
     """Pack the service among files that do not compress; every file differs from those of other versions."""
     dice = random.Random(version)
     service = (HELLO / "app" / "hello.py").read_bytes()
     files = {"app/hello.py": service, "defaults.json": json.dumps({"version": version}).encode() + b"\n"}
-    size = (BYTES - len(service)) // (FILES - len(files))
-    for index in range(FILES - len(files)):
-        files[f"lib/part{index % 20:02}/file{index:03}.bin"] = dice.randbytes(size)
+    others = count - len(files)
+    for index in range(others):
+        files[f"lib/part{index % 20:02}/file{index:03}.bin"] = dice.randbytes((size - len(service)) // others)
     artifact = directory / f"hello-{version}.tar.gz"
     with tarfile.open(artifact, "w:gz", compresslevel=1) as archive:
         for name, content in sorted(files.items()):
