@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Tell what is in the depot, verify it, promote and retire releases, and collect what nobody needs."""
+"""Tell what is in the depot, verify, promote, retire and push releases, and collect what nobody needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ansible_collections.convoy.rollout.plugins.plugin_utils import depot_text, depot_upkeep, sbom
+from ansible_collections.convoy.rollout.plugins.plugin_utils import depot_push, depot_text, depot_upkeep, sbom
 from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import ControllerAction, Result
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import (
@@ -26,6 +26,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import (
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_files import DepotError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_needs import versions_needed
+from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_target import target_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_text import Kept
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_upkeep import Findings
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
@@ -53,11 +54,12 @@ class ActionModule(ControllerAction):
     SPEC: ClassVar[Mapping[str, Any]] = {
         "do": {
             "type": "str",
-            "choices": ["list", "show", "verify", "collect", "promote", "retire"],
+            "choices": ["list", "show", "verify", "collect", "promote", "retire", "push"],
             "default": "list",
         },
         "depot": {"type": "path", "required": True},
         "depot_url": {"type": "str"},
+        "depot_options": {"type": "dict", "default": {}, "no_log": True},
         "environment": {"type": "str", "required": True},
         "component": {"type": "str"},
         "version": {"type": "str"},
@@ -75,7 +77,10 @@ class ActionModule(ControllerAction):
 
     def before_validation(self, raw: Mapping[str, Any]) -> None:
         """Refuse a depot that is elsewhere, and a version that YAML made a number, before its type is converted."""
-        require_directory(raw)
+        if raw.get("do") == "push":
+            _require_both(raw)
+        else:
+            require_directory(raw)
         if raw.get("version") is not None:
             require_string("component_version", raw["version"])
 
@@ -92,6 +97,7 @@ class ActionModule(ControllerAction):
             "collect": self._collect,
             "promote": self._promote,
             "retire": self._retire,
+            "push": self._push,
         }[do](depot, arguments)
 
     def _list(self, depot: Depot, arguments: Mapping[str, Any]) -> Result:
@@ -157,6 +163,24 @@ class ActionModule(ControllerAction):
         )
         return self._moved(changed, what, "retired")
 
+    def _push(self, depot: Depot, arguments: Mapping[str, Any]) -> Result:
+        target = target_of(arguments["depot_url"], arguments["depot_options"], this_run())
+        trust = trust_of(arguments)
+        parcels = depot_push.gather(depot, trust, _only(arguments))
+        compared = depot_push.compare(parcels, target)
+        brought = [one for one in compared if not one.is_nothing]
+        left = len(target.left())
+        if (brought or left) and not self.check_mode:
+            depot_push.bring(brought, depot, target)
+        lines = depot_text.push_lines(compared, left, target.place.url, trust.environment, self.check_mode)
+        return _told(
+            bool(brought or left),
+            lines,
+            pushed=[_pushed(one) for one in brought],
+            there=[[one.parcel.component, one.parcel.version] for one in compared if one.is_nothing],
+            sent=sum(one.size for one in brought),
+        )
+
     def _moved(self, changed: bool, what: str, done: str) -> Result:
         if not changed:
             return _told(False, [f"{what} was {done} before, nothing changed"])
@@ -184,6 +208,36 @@ def _kept(depot: Depot, item: Item) -> Kept:
     except ConvoyError as error:
         bill = str(error)
     return Kept(bill, depot.statements(item.component, item.version))
+
+
+def _require_both(raw: Mapping[str, Any]) -> None:
+    """Pushing goes from a directory to a URL."""
+    require_directory({"depot": raw.get("depot")})
+    if not raw.get("depot_url"):
+        raise SpecError(
+            "depot_url is not set, and that is where the depot is pushed to: give it with -e, such as "
+            "depot_url=sftp://convoy@releases.example/srv/depot"
+        )
+
+
+def _only(arguments: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The release that is to be pushed, None where it is all of them."""
+    if not arguments["version"]:
+        return None
+    if not arguments["component"]:
+        raise SpecError("component_name is not set, and component_version is: give both, or neither to push everything")
+    return arguments["component"], arguments["version"]
+
+
+def _pushed(one: depot_push.Pending) -> Result:
+    return {
+        "component": one.parcel.component,
+        "version": one.parcel.version,
+        "new": one.is_new,
+        "artifact": one.artifact is not None,
+        "files": sorted(one.files),
+        "bytes": one.size,
+    }
 
 
 def _author(arguments: Mapping[str, Any]) -> Author:

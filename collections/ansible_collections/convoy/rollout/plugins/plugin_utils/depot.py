@@ -91,8 +91,8 @@ def require_directory(asked: Mapping[str, Any]) -> None:
     if asked.get("depot_url"):
         raise ReadOnlyDepotError(
             "depot_url is set, and only deployments read from there: what sees to a depot needs its directory, where "
-            "locks and renames keep it whole. Run this where that is, with depot_path and without depot_url, and copy "
-            "the directory to the URL afterwards, blobs first, then components"
+            "locks and renames keep it whole. Run this where that is, with depot_path and without depot_url, and bring "
+            "it to the URL afterwards with depot.yml -e depot_do=push"
         )
     if not asked.get("depot"):
         raise SpecError("depot_path is not set: give it with -e or in the inventory's group_vars")
@@ -465,20 +465,31 @@ class Depot:
         """What the provenance that is kept with a release says. Nothing is verified."""
         return kept_statements(list(self.files.read_provenance(component, version).values()))
 
+    def proof(self, found: Manifest) -> dict[str, bytes]:
+        """All of a release but its artifact and its states, by its path below the release.
+
+        Raises DamagedReleaseError for an SBOM that is not the one that was signed.
+        """
+        bill, envelopes = self.read_sbom(found), self.files.read_provenance(found.component, found.version)
+        return {
+            **self.signed(found),
+            **({} if bill is None else {"sbom.json": bill}),
+            **{f"provenance/{name}": one for name, one in envelopes.items()},
+        }
+
+    def signed(self, found: Manifest) -> dict[str, bytes]:
+        """The manifest and its signatures, by their paths below the release."""
+        content, signatures = self.files.read_release(found.component, found.version)
+        named = {name if name == FIRST_SIGNATURE else f"signatures/{name}": one for name, one in signatures.items()}
+        return {"manifest.json": content, **named}
+
     def export(self, found: Manifest, directory: Path, dry: bool) -> list[str]:
         """Copy all of a release but its artifact and its states to a directory; the paths there that are not so yet.
 
         For its owner alone. Raises DamagedReleaseError for an SBOM that is not the one that was signed.
         """
-        content, signatures = self.files.read_release(found.component, found.version)
-        bill, envelopes = self.read_sbom(found), self.files.read_provenance(found.component, found.version)
-        files = {
-            "manifest.json": content,
-            **{name if name == FIRST_SIGNATURE else f"signatures/{name}": one for name, one in signatures.items()},
-            **({} if bill is None else {"sbom.json": bill}),
-            **{f"provenance/{name}": one for name, one in envelopes.items()},
-        }
-        wanted = {name: one for name, one in files.items() if not _holds(directory / name, one)}
+        proof = self.proof(found)
+        wanted = {name: one for name, one in proof.items() if not _holds(directory / name, one)}
         try:
             for name in [] if dry else wanted:
                 (directory / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -45,9 +45,9 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import Convo
 
 DIRECTORIES = ("blobs", "blobs/sha256", "components", "environments", "serials", "incoming")
 FIRST_SIGNATURE = "manifest.json.sig"  # of who published
-_DIRECTORY_MODE = 0o750  # of a new depot, less the umask
-_KEPT_BITS = stat.S_ISGID | _DIRECTORY_MODE
-_FORBIDDEN = 0o027  # to write for the group, anything for others
+NEW_MODE = 0o750  # of a new depot, less the umask
+KEPT_BITS = stat.S_ISGID | NEW_MODE
+FORBIDDEN = 0o027  # to write for the group, anything for others
 _WRITABLE = 0o022
 _RECORD = re.compile(r"\d{6}\.json")
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.convoy-new")  # as durable.temporary_name() makes them
@@ -118,10 +118,10 @@ class DepotFiles:
     def check_private(self) -> None:
         """Raise UnsafeDepotError for a depot that others may read, or that its group may write."""
         mode = stat.S_IMODE(self.root.stat().st_mode)
-        if mode & _FORBIDDEN:
+        if mode & FORBIDDEN:
             raise UnsafeDepotError(
                 f"the depot {self.root} has mode {mode:04o}: others could read releases or put their own there. "
-                f"Look at what is in it, then: chmod {_DIRECTORY_MODE:04o} {shlex.quote(str(self.root))}"
+                f"Look at what is in it, then: chmod {NEW_MODE:04o} {shlex.quote(str(self.root))}"
             )
         for name in DIRECTORIES:
             path = self.root / name
@@ -131,7 +131,7 @@ class DepotFiles:
     def exposed(self) -> list[str]:
         """What is in the depot and open to others, or to its group for writing, with the command that repairs it."""
         paths = (path for path in sorted(self.root.rglob("*")) if not path.is_symlink())
-        wrong = [path for path in paths if stat.S_IMODE(path.stat().st_mode) & _FORBIDDEN]
+        wrong = [path for path in paths if stat.S_IMODE(path.stat().st_mode) & FORBIDDEN]
         return [f"{self._told(path)}: {self._repair()}" for path in wrong]
 
     def _told(self, path: Path) -> str:
@@ -247,7 +247,7 @@ class DepotFiles:
     def _prepare(self) -> None:
         if not self.root.is_dir():
             self.root.parent.mkdir(parents=True, exist_ok=True)
-            self.root.mkdir(_DIRECTORY_MODE, exist_ok=True)
+            self.root.mkdir(NEW_MODE, exist_ok=True)
             durable.fsync_directory(str(self.root.parent))
         self.check_private()
         for name in DIRECTORIES:
@@ -255,7 +255,7 @@ class DepotFiles:
 
     def _directory_mode(self) -> int:
         """As the depot's own directory, whose group its directories share where it is setgid."""
-        return stat.S_IMODE(self.root.stat().st_mode) & _KEPT_BITS | 0o700
+        return stat.S_IMODE(self.root.stat().st_mode) & KEPT_BITS | 0o700
 
     def _file_mode(self) -> int:
         return self._directory_mode() & 0o640

@@ -12,13 +12,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from ansible_collections.convoy.rollout.plugins.module_utils.naming import did_you_mean
@@ -32,15 +32,18 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import (
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_files import (
     FIRST_SIGNATURE,
     DamagedReleaseError,
-    DepotError,
     remove,
+)
+from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_place import (
+    Place,
+    RemoteDepotError,
+    refuse_password,
 )
 from ansible_collections.convoy.rollout.plugins.plugin_utils.manifest import Artifact
 
+__all__ = ["RemoteDepot", "RemoteDepotError"]
+
 CHUNK = 4 * 2**20  # bytes that are asked for at once, and lost at most when a connection breaks
-ATTEMPTS = 5
-SILENCE = 60  # seconds without a byte after which a server counts as away
-LARGEST = 64 * 2**20  # bytes of a manifest, a signature, a record
 
 # What may lie in the directories of a release: names that a server tells are not taken for paths.
 _LISTED = {
@@ -48,13 +51,6 @@ _LISTED = {
     "provenance": re.compile(r"[0-9a-f]{64}\.json"),
     "states": re.compile(r"\d{6}\.json"),
 }
-_FAILURES = (("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError"), ("paramiko", "SSHException"))
-
-
-class RemoteDepotError(DepotError):
-    """The place where the depot is cannot be read."""
-
-    reason: ClassVar[str] = "depot-remote"
 
 
 @dataclass(frozen=True)
@@ -73,8 +69,7 @@ class RemoteDepot:
                 f"depot_url: '{self.url}' names no place elsewhere such as https://releases.example/depot: for a "
                 "directory there is depot_path"
             )
-        if parts.password is not None:
-            raise RemoteDepotError("depot_url holds a password, which would be told: put it into depot_options")
+        refuse_password(self.url)
 
     def resolve(
         self, component: str, version: str, trust: Trust, *, now: datetime, requires_promotion: bool = False
@@ -98,6 +93,10 @@ class RemoteDepot:
                 depot.files.place(part, depot.files.blob(artifact.sha256))
         return resolved
 
+    @cached_property
+    def _place(self) -> Place:
+        return Place(self.url, self.options, self.sleep)
+
     def _refuse_forgeable_records(self) -> None:
         """Promotions are not signed: who is on the way of plain HTTP could make one up."""
         parts = urlsplit(self.url)
@@ -111,15 +110,15 @@ class RemoteDepot:
         """All that is known of a release but its SBOM, by its path below the release."""
         release = f"components/{component}/{version}"
         try:
-            files = {"manifest.json": self._read(f"{release}/manifest.json")}
+            files = {"manifest.json": self._place.read(f"{release}/manifest.json")}
         except FileNotFoundError:
             raise self._unknown(component, version) from None
         try:
-            files[FIRST_SIGNATURE] = self._read(f"{release}/{FIRST_SIGNATURE}")
+            files[FIRST_SIGNATURE] = self._place.read(f"{release}/{FIRST_SIGNATURE}")
             for directory, expected in _LISTED.items():
-                for name in self._names(f"{release}/{directory}"):
+                for name in self._place.names(f"{release}/{directory}"):
                     if expected.fullmatch(name):
-                        files[f"{directory}/{name}"] = self._read(f"{release}/{directory}/{name}")
+                        files[f"{directory}/{name}"] = self._place.read(f"{release}/{directory}/{name}")
         except FileNotFoundError as error:
             raise DamagedReleaseError(
                 f"{component} {version} is not whole at {self.url} ({error}): wait until it is copied, or copy it again"
@@ -132,7 +131,7 @@ class RemoteDepot:
         return files
 
     def _unknown(self, component: str, version: str) -> UnknownReleaseError:
-        versions = self._names(f"components/{component}")
+        versions = self._place.names(f"components/{component}")
         return UnknownReleaseError(
             f"the depot {self.url} has no {component} {version}: publish it first, and copy it there; "
             f"it has {', '.join(versions) or 'none yet'}{did_you_mean(version, versions)}"
@@ -168,7 +167,7 @@ class RemoteDepot:
             done = stream.seek(0, os.SEEK_END)
             while done < artifact.size:
                 end = min(done + CHUNK, artifact.size)
-                chunk: bytes = self._ask("cat_file", path, start=done, end=end)
+                chunk: bytes = self._place.ask("cat_file", path, start=done, end=end)
                 if len(chunk) == artifact.size > end - done:  # the server does not know of ranges
                     done = stream.seek(0)
                 elif not 0 < len(chunk) <= end - done:
@@ -178,58 +177,6 @@ class RemoteDepot:
                     )
                 done += stream.write(chunk)
                 stream.flush()
-
-    def _read(self, path: str) -> bytes:
-        size = self._ask("info", path)["size"]
-        if size is not None and size > LARGEST:
-            raise RemoteDepotError(
-                f"{self.url}/{path} has {size} bytes, which nothing but an artifact has: is this a depot?"
-            )
-        content: bytes = self._ask("cat_file", path)
-        return content
-
-    def _names(self, path: str) -> list[str]:
-        """What is in the directory; nothing where there is none."""
-        try:
-            listed = self._ask("ls", path + "/", detail=False)
-        except FileNotFoundError:
-            return []
-        return sorted({name.rstrip("/").rpartition("/")[2] for name in listed})
-
-    def _ask(self, method: str, path: str, **arguments: Any) -> Any:
-        """The answer of fsspec's file system, asked again after a growing pause where that may help."""
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                filesystem, root = self._place()
-                return getattr(filesystem, method)(f"{root.rstrip('/')}/{path}", **arguments)
-            except FileNotFoundError:
-                raise
-            except _failures() as error:
-                if attempt == ATTEMPTS or _is_final(error):
-                    raise RemoteDepotError(
-                        f"the depot {self.url} cannot be read (attempt {attempt}): {str(error) or repr(error)}. What "
-                        "came so far is kept: run it again when that is mended"
-                    ) from error
-                self.sleep(2.0 ** (attempt - 1))
-
-    def _place(self) -> tuple[Any, str]:
-        """What reads the URL, and what it calls it. The library is imported here, and not before."""
-        scheme = urlsplit(self.url).scheme
-        try:
-            import fsspec
-
-            found: tuple[Any, str] = fsspec.core.url_to_fs(self.url, **{**_patience(scheme), **self.options})
-        except ImportError as error:
-            extra = {"http": "http", "https": "http", "s3": "s3", "sftp": "sftp", "ssh": "sftp"}.get(scheme)
-            package = f"fsspec[{extra}]" if extra else "fsspec"
-            raise RemoteDepotError(
-                f"depot_url needs Python packages on the controller ({error}): pip install '{package}'"
-            ) from error
-        except (ValueError, TypeError) as error:
-            raise RemoteDepotError(f"depot_url: fsspec cannot use {scheme}:// with depot_options: {error}") from error
-        return found
 
 
 def _mirror(depot: Depot, release: Path, files: Mapping[str, bytes]) -> None:
@@ -241,24 +188,3 @@ def _mirror(depot: Depot, release: Path, files: Mapping[str, bytes]) -> None:
     depot.files.make_directory(release)
     for name, content in files.items():
         depot.files.write(release / name, content)
-
-
-def _is_final(error: Exception) -> bool:
-    """Whether the answer would be the same again: no right to read, or a status of HTTP that says so."""
-    status = getattr(error, "status", 0)
-    return isinstance(error, PermissionError) or (400 <= status < 500 and status not in (408, 429))
-
-
-def _patience(scheme: str) -> dict[str, Any]:
-    """Options that let a server not hang for ever."""
-    if scheme not in ("http", "https"):
-        return {}
-    from aiohttp import ClientTimeout
-
-    return {"timeout": ClientTimeout(total=None, sock_connect=SILENCE, sock_read=SILENCE)}
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    """What a place may fail with; of the libraries below fsspec only what those raise that are in use."""
-    own = [getattr(sys.modules[module], name) for module, name in _FAILURES if sys.modules.get(module)]
-    return (OSError, EOFError, *own)

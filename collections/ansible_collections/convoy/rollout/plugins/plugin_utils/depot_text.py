@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import Item
+from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_push import Pending
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_states import Change
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_upkeep import Findings, Rubbish
 from ansible_collections.convoy.rollout.plugins.plugin_utils.manifest import format_time
@@ -109,6 +110,30 @@ def rubbish_lines(found: Rubbish, freed: int, check_mode: bool) -> list[str]:
             f"{item.component} {item.version} is kept: hosts of {', '.join(users)} run it or could go back to it"
         )
     return [*lines, f"{size(freed)} {removed}" if found.left or found.artifacts else "there is nothing to collect"]
+
+
+def push_lines(compared: Sequence[Pending], left: int, where: str, environment: str, check_mode: bool) -> list[str]:
+    """What was brought to ``where``, and what it had; ``left``: so many dead pushes left something there."""
+    if not compared:
+        return [f"nothing is promoted for {environment}: promote a release first, with promote.yml"]
+    done = "would be pushed" if check_mode else "pushed"
+    brought = [one for one in compared if not one.is_nothing]
+    lines = [f"{one.parcel} {done}: {_said_of(one)}" for one in brought]
+    if left:
+        removed = "would be removed" if check_mode else "removed"
+        lines.append(f"{removed}: what {left} interrupted push{'' if left == 1 else 'es'} left")
+    before = len(compared) - len(brought)
+    whole = f"{size(sum(one.size for one in brought))} {done} to {where}"
+    return [*lines, f"{whole}; {before} of {len(compared)} release{'' if len(compared) == 1 else 's'} there before"]
+
+
+def _said_of(one: Pending) -> str:
+    if one.is_new:
+        artifact = "with its artifact" if one.artifact else "its artifact was there"
+        return f"{size(one.size)}, {artifact}"
+    what = [*(["its artifact, which was missing or damaged there"] if one.artifact else []), *sorted(one.files)]
+    retired = " (retired)" if one.parcel.artifact is None else ""
+    return f"{', '.join(what)}{retired}"
 
 
 def _name(path: Path) -> str:

@@ -19,7 +19,13 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.convoy.rollout.plugins.plugin_utils import depot, depot_remote, depot_states, signing
+from ansible_collections.convoy.rollout.plugins.plugin_utils import (
+    depot,
+    depot_place,
+    depot_remote,
+    depot_states,
+    signing,
+)
 from ansible_collections.convoy.rollout.plugins.plugin_utils.attestation import ProvenanceVerifier
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import (
@@ -138,7 +144,7 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(world: World) -> No
 
 def test_a_run_that_gave_up_is_taken_up_by_the_next(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server dies for good after three chunks: what came is kept, and not asked for again."""
-    monkeypatch.setattr(depot_remote, "ATTEMPTS", 1)
+    monkeypatch.setattr(depot_place, "ATTEMPTS", 1)
     world.faults.die_after = 3
     with pytest.raises(RemoteDepotError, match="What came so far is kept: run it again"):
         world.resolve()
