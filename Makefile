@@ -43,6 +43,7 @@ tools: env ## the programs of Debian that tests use
 	@$(call installed,/usr/sbin/nginx,nginx-light)
 	@$(call installed,cc,gcc libc6-dev)
 	@$(call installed,gpg,gnupg)
+	@tests/sshd
 
 lint: env ## ruff, vermin (Python 3.8 on targets), ansible-lint, changelog fragments
 	ruff check .
@@ -62,7 +63,7 @@ unit: env ## unit tests of the collection, by ansible-test
 project: env ## tests of the example, the lab's program, and what the project's files promise
 	python -m pytest -n auto tests/project tests/examples tests/lab
 
-controller: env ## the playbooks against this machine alone: bad input, and what a site adds
+controller: tools ## the playbooks against this machine alone: bad input, and what a site adds
 	python -m pytest -n auto tests/controller
 
 ledger: tools ## the ledger in a real PostgreSQL, and used by many processes at once
