@@ -254,7 +254,10 @@ def test_what_makes_no_sense_is_refused(promoted: Site, server: Server, argument
 def test_nothing_is_promoted(site: Site, server: Server) -> None:
     site.variables |= {"depot_url": server.url, "depot_options": server.options}
     ended = push(site)
-    assert (ended.rc, "nothing is promoted for tiny: promote a release first" in ended.said) == (0, True)
+    assert (ended.rc, "there is nothing to push: no release is promoted for tiny" in ended.said) == (
+        0,
+        True,
+    )
     assert "changed=0" in ended.said
     assert not server.depot.exists()
 

@@ -169,6 +169,7 @@ class ActionModule(ControllerAction):
         parcels = depot_push.gather(depot, trust, _only(arguments))
         compared = depot_push.compare(parcels, target)
         brought = [one for one in compared if not one.is_nothing]
+        depot_push.check_artifacts(brought, depot)
         left = len(target.left())
         if (brought or left) and not self.check_mode:
             depot_push.bring(brought, depot, target)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: depot
-short_description: Tell, verify, promote, retire and collect releases in the depot
+short_description: Tell, verify, promote, retire, push and collect releases in the depot
 version_added: 0.1.0
 author:
   - The Convoy contributors (@convoy-rollout)
@@ -27,16 +27,31 @@ options:
         go back to, by the ledgers of all environments that use the depot. Where one cannot be read, nothing is removed.
       - V(promote) lets the environment have a release that is verified.
       - V(retire) lets a release not be deployed any more, in any environment. There is no way back from there.
+      - V(push) brings the releases that are promoted for O(environment) to O(depot_url), with all that proves them,
+        after all of them have been verified. Nobody sees half of anything there. What is there already does not go again;
+        signatures, provenance and records that came since are added, and nothing but a damaged artifact is replaced. A
+        release that was retired is retired there too.
     type: str
-    choices: [list, show, verify, collect, promote, retire]
+    choices: [list, show, verify, collect, promote, retire, push]
     default: list
   depot:
     description: The directory of the depot on the controller. One that others may read or write is refused.
     type: path
     required: true
   depot_url:
-    description: A depot that is elsewhere. It is refused here, since only deployments read from there.
+    description:
+      - The depot elsewhere that O(do=push) brings releases to, as a URL that fsspec writes to, such as
+        V(sftp://convoy@releases.example/srv/depot), V(s3://bucket/depot) or V(file:///mnt/depot). Over HTTP(S) it is
+        refused. Over SFTP the server's key must be in a known_hosts file. Required if O(do=push).
+      - With anything else it is refused, since only deployments read from there.
+      - Needs the Python package C(fsspec[sftp]) on the controller for SFTP, C(fsspec[s3]) for S3.
     type: str
+  depot_options:
+    description:
+      - Options of fsspec's file system for O(depot_url), such as credentials. For SFTP, C(key_filename) is the file of
+        the key, and C(known_hosts) the file that knows the server's key, instead of C(~/.ssh/known_hosts).
+    type: dict
+    default: {}
   environment:
     description: The environment's name.
     type: str
@@ -46,7 +61,8 @@ options:
     type: str
   version:
     description:
-      - The version, a string, for the same. A number is refused, since V(1.10) in YAML is the number 1.1.
+      - The version, a string, for the same, or with O(component) the one release that O(do=push) brings. A number is
+        refused, since V(1.10) in YAML is the number 1.1.
     type: str
   allowed_signers:
     description:
@@ -119,6 +135,16 @@ EXAMPLES = r"""
     version: "1.1.0"
     allowed_signers: /etc/convoy/allowed_signers
     reason: it ran in staging for a week
+
+- name: Bring what is promoted for production to where production's controllers read it
+  convoy.rollout.depot:
+    do: push
+    depot: /var/lib/convoy/depot
+    depot_url: sftp://convoy@releases.example/srv/depot
+    depot_options:
+      key_filename: /etc/convoy/push_key
+    environment: production
+    allowed_signers: /etc/convoy/allowed_signers
 
 - name: Remove what nobody needs
   convoy.rollout.depot:
@@ -221,6 +247,48 @@ freed:
   returned: when O(do=collect)
   type: int
   sample: 4450
+pushed:
+  description: The releases of which something was brought, or would be in check mode.
+  returned: when O(do=push)
+  type: list
+  elements: dict
+  contains:
+    component:
+      description: The name of the component.
+      type: str
+      sample: hello
+    version:
+      description: The version.
+      type: str
+      sample: 1.1.0
+    new:
+      description: Whether it was not there before.
+      type: bool
+      sample: true
+    artifact:
+      description: Whether its artifact was brought. It was there, or came with another release, where not.
+      type: bool
+      sample: true
+    files:
+      description: What else was brought, by its path below the release.
+      type: list
+      elements: str
+      sample: [manifest.json, manifest.json.sig, states/000001.json, states/000002.json]
+    bytes:
+      description: How many bytes that are.
+      type: int
+      sample: 6120
+there:
+  description: The releases that were there before with all of that, each as component and version.
+  returned: when O(do=push)
+  type: list
+  elements: list
+  sample: [[hello, 1.0.0]]
+sent:
+  description: How many bytes were brought, or would be in check mode.
+  returned: when O(do=push)
+  type: int
+  sample: 6120
 convoy:
   description: What the callback C(convoy.rollout.progress) prints.
   returned: always

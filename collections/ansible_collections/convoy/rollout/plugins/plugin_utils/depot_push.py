@@ -40,7 +40,7 @@ class OtherReleaseError(DepotError):
 
 @dataclass(frozen=True)
 class Parcel:
-    """A release to be pushed: its files by their paths below it. ``artifact`` is None for one that is retired.
+    """A release to be pushed: its files by their paths below it. ``manifest`` is None for one that is retired.
 
     Of that one only goes that it is retired, and only to where it is.
     """
@@ -48,7 +48,11 @@ class Parcel:
     component: str
     version: str
     files: Mapping[str, bytes]
-    artifact: Artifact | None
+    manifest: Manifest | None
+
+    @property
+    def artifact(self) -> Artifact | None:
+        return self.manifest.artifact if self.manifest else None
 
     def __str__(self) -> str:
         return f"{self.component} {self.version}"
@@ -80,7 +84,8 @@ class Pending:
 def gather(depot: Depot, trust: Trust, only: tuple[str, str] | None = None) -> list[Parcel]:
     """The releases that are promoted for the environment of ``trust``, verified, and those that are retired.
 
-    ``only``: a component and a version. Raises UnfitReleaseError where any of them is not as it must be.
+    Their artifacts are verified by check_artifacts(), when it is known which are to be brought. ``only``: a component
+    and a version. Raises UnfitReleaseError where any of them is not as it must be.
     """
     if trust.verifier is None:
         raise SigningError("environment_allowed_signers is not set: only what its signers signed is pushed")
@@ -98,8 +103,7 @@ def gather(depot: Depot, trust: Trust, only: tuple[str, str] | None = None) -> l
                 except ConvoyError as error:
                     what = f"{item.component} {item.version}"
                     faults.append(str(error) if what in str(error) else f"{what}: {error}")
-    if faults:
-        raise UnfitReleaseError("nothing was pushed: " + "; and ".join(faults))
+    _refuse_unfit(faults)
     if only and not parcels:
         what, standing = " ".join(only), depot.standing(*only)
         depot_states.refuse_unpromoted(what, only[1], standing, trust.environment)
@@ -110,18 +114,19 @@ def _parcels(depot: Depot, item: Item, trust: Trust) -> list[Parcel]:
     if item.manifest is None:
         raise UnfitReleaseError(item.trouble)
     found, standing = item.manifest, item.standing
+    if (found.component, found.version) != (item.component, item.version):
+        raise UnfitReleaseError(f"its manifest is of {found.component} {found.version}: publish it again")
     if standing.retired:
         return [_parcel(found, {**depot.signed(found), **_records(depot, item)}, None)]
     if trust.environment not in standing.promoted:
         return []
     depot.inspect(item.component, item.version, trust)
     depot.check_provenance(found)
-    depot.check_blob(found)
-    return [_parcel(found, {**depot.proof(found), **_records(depot, item)}, found.artifact)]
+    return [_parcel(found, {**depot.proof(found), **_records(depot, item)}, found)]
 
 
-def _parcel(found: Manifest, files: Mapping[str, bytes], artifact: Artifact | None) -> Parcel:
-    return Parcel(found.component, found.version, files, artifact)
+def _parcel(found: Manifest, files: Mapping[str, bytes], whole: Manifest | None) -> Parcel:
+    return Parcel(found.component, found.version, files, whole)
 
 
 def _records(depot: Depot, item: Item) -> dict[str, bytes]:
@@ -137,7 +142,7 @@ def compare(parcels: list[Parcel], target: Target) -> list[Pending]:
     compared = []
     for parcel in parcels:
         there = target.read(f"{parcel.path}/manifest.json")
-        if there is None and parcel.artifact is None:
+        if there is None and parcel.manifest is None:
             continue
         artifact = parcel.artifact
         if artifact and artifact.sha256 in held:
@@ -190,13 +195,31 @@ def _refuse_further(parcel: Parcel, target: Target) -> None:
         )
 
 
+def check_artifacts(pending: list[Pending], depot: Depot) -> None:
+    """Raise UnfitReleaseError for artifacts that are to be brought and are not what was signed."""
+    faults = []
+    with depot.failures_told():
+        for one in pending:
+            try:
+                if one.artifact and one.parcel.manifest:
+                    depot.check_blob(one.parcel.manifest)
+            except ConvoyError as error:
+                faults.append(str(error))
+    _refuse_unfit(faults)
+
+
+def _refuse_unfit(faults: list[str]) -> None:
+    if faults:
+        raise UnfitReleaseError("nothing was pushed: " + "; and ".join(faults))
+
+
 def bring(pending: list[Pending], depot: Depot, target: Target) -> None:
     """Bring what is missing, in an order that lets nobody see half of anything.
 
     What was retired goes at once, since nobody should wait for that until large artifacts have come.
     """
-    retired = [one for one in pending if one.parcel.artifact is None]
-    others = [one for one in pending if one.parcel.artifact is not None]
+    retired = [one for one in pending if one.parcel.manifest is None]
+    others = [one for one in pending if one.parcel.manifest is not None]
     with depot.failures_told(), target.session():
         for one in retired:
             _bring_files(one, target)

@@ -115,7 +115,10 @@ def rubbish_lines(found: Rubbish, freed: int, check_mode: bool) -> list[str]:
 def push_lines(compared: Sequence[Pending], left: int, where: str, environment: str, check_mode: bool) -> list[str]:
     """What was brought to ``where``, and what it had; ``left``: so many dead pushes left something there."""
     if not compared:
-        return [f"nothing is promoted for {environment}: promote a release first, with promote.yml"]
+        return [
+            f"there is nothing to push: no release is promoted for {environment}, or what was is retired. Promote one "
+            "with promote.yml"
+        ]
     done = "would be pushed" if check_mode else "pushed"
     brought = [one for one in compared if not one.is_nothing]
     lines = [f"{one.parcel} {done}: {_said_of(one)}" for one in brought]
@@ -132,7 +135,7 @@ def _said_of(one: Pending) -> str:
         artifact = "with its artifact" if one.artifact else "its artifact was there"
         return f"{size(one.size)}, {artifact}"
     what = [*(["its artifact, which was missing or damaged there"] if one.artifact else []), *sorted(one.files)]
-    retired = " (retired)" if one.parcel.artifact is None else ""
+    retired = " (retired)" if one.parcel.manifest is None else ""
     return f"{', '.join(what)}{retired}"
 
 

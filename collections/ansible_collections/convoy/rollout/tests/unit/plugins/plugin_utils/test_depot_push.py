@@ -74,6 +74,7 @@ class World:
     def push(self, only: tuple[str, str] | None = None) -> list[str]:
         """Push; what was brought."""
         brought = [one for one in self.compared(only) if not one.is_nothing]
+        depot_push.check_artifacts(brought, self.depot)
         depot_push.bring(brought, self.depot, self.target())
         return [str(one.parcel) for one in brought]
 
