@@ -327,7 +327,7 @@ def test_one_release_is_shown(site: Site) -> None:
         (["-e", "depot_do=show"], "component_version is not set: give it with -e"),
         (["-e", "depot_do=show", *version("1.0.1")], "has no hello 1.0.1: publish it first; it has 1.0.0, 1.1.0"),
         (["-e", "depot_do=show", *given(component_version=1.1)], "component_version is the number 1.1, not a string"),
-        (["-e", "depot_do=clean"], "list, show, verify, collect, promote, retire, got: clean"),
+        (["-e", "depot_do=clean"], "list, show, verify, collect, promote, retire, push, got: clean"),
         (["-e", "depot_path=/nowhere/at/all"], "there is no depot at /nowhere/at/all: set depot_path"),
         (["-e", "depot_ledger={}"], "unknown variable depot_ledger: did you mean 'depot_ledgers'?"),
     ],

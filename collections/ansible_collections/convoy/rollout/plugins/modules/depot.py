@@ -28,9 +28,9 @@ options:
       - V(promote) lets the environment have a release that is verified.
       - V(retire) lets a release not be deployed any more, in any environment. There is no way back from there.
       - V(push) brings the releases that are promoted for O(environment) to O(depot_url), with all that proves them,
-        after all of them have been verified. Nobody sees half of anything there. What is there already does not go again;
-        signatures, provenance and records that came since are added, and nothing but a damaged artifact is replaced. A
-        release that was retired is retired there too.
+        after all of them have been verified. Nobody sees half of anything there. What is there already does not go
+        again; signatures, provenance and records that came since are added, and nothing but a damaged artifact is
+        replaced. A release that was retired is retired there too.
     type: str
     choices: [list, show, verify, collect, promote, retire, push]
     default: list

@@ -20,9 +20,10 @@ from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils import depot_push
-from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import Author, Depot, Publication, Trust
+from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import Author, Depot, Publication, Resolved, Trust
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_files import UnsafeDepotError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_place import RemoteDepotError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_push import (
@@ -123,14 +124,22 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@pytest.fixture(params=["file", "memory"])
+class Tree(LocalFileSystem):
+    """A tree of which nothing is known but that it renames, as of FTP and SMB."""
+
+    protocol = "tree"
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return path.removeprefix("tree://")
+
+
+@pytest.fixture(params=["file", "tree", "memory"])
 def world(request: pytest.FixtureRequest, published: Path, tmp_path: Path) -> Iterator[World]:
-    """One place with directories, and one of objects."""
+    """A directory, another tree, and a store of objects."""
     shutil.copytree(published, tmp_path / "home")
-    world = World(tmp_path / "home", f"file://{tmp_path}/home/elsewhere")
-    if request.param == "memory":
-        world.url = f"memory://{tmp_path}/elsewhere"
-    yield world
+    fsspec.register_implementation("tree", Tree, clobber=True)
+    yield World(tmp_path / "home", f"{request.param}://{tmp_path}/home/elsewhere")
     memory = fsspec.filesystem("memory")
     memory.store.clear()
     memory.pseudo_dirs[:] = [""]
@@ -149,6 +158,14 @@ def here(world: World, *versions: str) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in paths}
 
 
+def resolved_there(world: World, version: str) -> Resolved:
+    """The release, as a deployment takes it from there."""
+    if world.url.startswith("file"):
+        return Depot(world.place).resolve("hello", version, world.trust, now=NOW, requires_promotion=True)
+    remote = RemoteDepot(world.url, world.home / "cache")
+    return remote.resolve("hello", version, world.trust, now=NOW, requires_promotion=True)
+
+
 # what goes
 
 
@@ -165,11 +182,7 @@ def test_what_is_promoted_goes_with_all_that_proves_it(world: World) -> None:
 
 def test_it_can_be_deployed_from_there(world: World) -> None:
     world.push()
-    if world.url.startswith("file"):
-        resolved = Depot(world.place).resolve("hello", "1.1.0", world.trust, now=NOW, requires_promotion=True)
-    else:
-        remote = RemoteDepot(world.url, world.home / "cache")
-        resolved = remote.resolve("hello", "1.1.0", world.trust, now=NOW, requires_promotion=True)
+    resolved = resolved_there(world, "1.1.0")
     assert resolved.artifact.read_bytes() == world.blob("1.1.0").read_bytes()
 
 
@@ -238,12 +251,8 @@ def test_what_is_retired_here_is_retired_there(world: World) -> None:
     assert world.push() == ["hello 1.0.0"]
     assert not any("1.1.0" in name for name in world.files_there())
     assert world.push() == []
-    if world.url.startswith("memory"):
-        with pytest.raises(RetiredReleaseError):
-            RemoteDepot(world.url, world.home / "cache").resolve("hello", "1.0.0", world.trust, now=NOW)
-    else:
-        with pytest.raises(RetiredReleaseError):
-            Depot(world.place).resolve("hello", "1.0.0", world.trust, now=NOW)
+    with pytest.raises(RetiredReleaseError):
+        resolved_there(world, "1.0.0")
 
 
 # what is not as it must be here
