@@ -26,7 +26,8 @@ from ansible_collections.convoy.rollout.plugins.module_utils.systemd import Unit
 class Order(NamedTuple):
     """What a rollout asks of a host. `release` is None for a rollback to the last good one.
 
-    With `mend` a release is made whole and restarted also where it seems to serve as it should.
+    With `mend` a release is made whole and restarted also where it seems to serve as it should. One that
+    `is_provisional` is good only when it was confirmed, whenever that is.
     """
 
     release: str | None
@@ -35,6 +36,7 @@ class Order(NamedTuple):
     keep: int = 5
     confirm_within: int = 0
     mend: bool = False
+    is_provisional: bool = False
 
 
 class Judgement(NamedTuple):
@@ -58,12 +60,12 @@ def activate(host: Host, order: Order) -> dict[str, Any]:
         staging.mend(host, str(order.release))
     recorded = host.tree.verify(str(order.release))
     host.done("verified")
-    probing = _gate(order.probes, order.gate, recorded)
+    probing = gate_of(order.probes, order.gate, recorded)
     active, history = host.tree.active(), host.history()
     _ready(host, recorded)
     recorded = staging.keep_probes(host, recorded, order.probes, order.gate)
     if active == recorded.release and history.state(active) in ("good", "active") and not order.mend:
-        judgement = _if_in_service(host, recorded, probing)
+        judgement = if_in_service(host, recorded, probing)
         if judgement is not None:
             guard.tidy(host)
             return host.outcome(active, False, gate=judgement.gate, process=judgement.processes)
@@ -71,11 +73,11 @@ def activate(host: Host, order: Order) -> dict[str, Any]:
     way = history.way_back(active, recorded.release, host.tree.present())
     host.note("activating", recorded.release, came_from=history.origin_of(active, recorded.release))
     if order.mend:
-        _end_strays(host, recorded)
+        end_strays(host, recorded)
     judgement = _take_into_service(host, recorded, probing, order.confirm_within)
     if judgement.fault is not None:
         raise _go_back(host, recorded.release, way, judgement)
-    return _settle(host, recorded, order, judgement)
+    return settle(host, recorded, order, judgement)
 
 
 def confirm(host: Host, order: Order) -> dict[str, Any]:
@@ -112,7 +114,7 @@ def _revert_to_nothing(host: Host, active: str | None, reason: str) -> dict[str,
     if active is None:
         return host.outcome(None, False)
     host.note("reverting", active, reason=reason)
-    _leave_nothing(host, active)
+    leave_nothing(host, active)
     host.note("reverted", active, reason=reason)
     guard.tidy(host)
     return host.outcome(None, True, reverted=True)
@@ -124,21 +126,21 @@ def _revert_to(
     """Go back to a release, through the gate that it once passed."""
     recorded = host.tree.verify(target)
     host.done("verified")
-    probing = _remembered_gate(recorded, order)
-    left = _left_by(history, active, target)
+    probing = remembered_gate(recorded, order)
+    left = left_by(history, active, target)
     if active == target and history.state(target) == "good":
-        judgement = _if_in_service(host, recorded, probing)
+        judgement = if_in_service(host, recorded, probing)
         if judgement is not None and left is None:
             return host.outcome(target, False, gate=judgement.gate, process=judgement.processes)
         if judgement is not None:
-            return _close_rollback(host, left, target, reason, judgement)
+            return close_rollback(host, left, target, reason, judgement)
     _ready(host, recorded)
     if left is None:
         host.note("activating", target, came_from=history.origin_of(active, target))
     else:
         host.note("reverting", left, went_to=target, reason=reason)
     judgement = _take_into_service(host, recorded, probing)
-    return _close_rollback(host, left, target, reason, judgement)
+    return close_rollback(host, left, target, reason, judgement)
 
 
 def take_back(host: Host, release: str, reason: str) -> str:
@@ -186,7 +188,7 @@ def foresee(host: Host, state: str, order: Order) -> dict[str, Any]:
 # --- the steps ---------------------------------------------------------------------------------------------------
 
 
-def _gate(probes: Sequence[Mapping[str, Any]], options: Mapping[str, Any] | None, recorded: Record) -> gate.Gate:
+def gate_of(probes: Sequence[Mapping[str, Any]], options: Mapping[str, Any] | None, recorded: Record) -> gate.Gate:
     """The gate of a release, one that can say pass. TreeError without a probe."""
     probing = gate.validate(gate.expecting(probes, recorded.version), dict(options or {}))
     if not probing.probes:
@@ -197,11 +199,11 @@ def _gate(probes: Sequence[Mapping[str, Any]], options: Mapping[str, Any] | None
     return probing
 
 
-def _remembered_gate(recorded: Record, order: Order) -> gate.Gate:
+def remembered_gate(recorded: Record, order: Order) -> gate.Gate:
     """The gate that a release once passed; what is ordered may ask for the version of another one."""
     if recorded.probes:
-        return _gate(recorded.probes, recorded.gate, recorded)
-    return _gate(order.probes, order.gate, recorded)
+        return gate_of(recorded.probes, recorded.gate, recorded)
+    return gate_of(order.probes, order.gate, recorded)
 
 
 def _ready(host: Host, recorded: Record) -> None:
@@ -218,11 +220,11 @@ def _is_in_place(host: Host, recorded: Record) -> bool:
     return not host.units.plan(recorded.own_units) and (kind is None or not any(kind.info(host, recorded, False)))
 
 
-def _if_in_service(host: Host, recorded: Record, probing: gate.Gate) -> Judgement | None:
+def if_in_service(host: Host, recorded: Record, probing: gate.Gate) -> Judgement | None:
     """The judgement on a release that already serves as it should; None when something must be done."""
     if not _is_in_place(host, recorded):
         return None
-    judgement = _judge(host, recorded, probing, not_before=0)
+    judgement = judge(host, recorded, probing, not_before=0)
     return judgement if judgement.fault is None else None
 
 
@@ -237,32 +239,38 @@ def _take_into_service(host: Host, recorded: Record, probing: gate.Gate | None, 
             guard.arm(host, recorded.release, _START_ALLOWANCE + probing.deadline + confirm_within)
             host.done("deadline set")
         not_before = _switch(host, recorded)
-        judgement = _judge(host, recorded, probing, not_before)
+        judgement = judge(host, recorded, probing, not_before)
         if confirm_within and judgement.fault is None:
             guard.arm(host, recorded.release, confirm_within)
         return judgement
     except (ConvoyTargetError, OSError) as error:
-        names = _runnable(recorded.units)
+        names = runnable(recorded.units)
         return Judgement(None, {}, str(error), tuple(host.supervisor.last_words(names, host.began)))
 
 
 def _switch(host: Host, recorded: Record) -> int:
     """Put the release's units and `current` in place and restart. Returns when that began, in ticks since boot."""
+    plan = place(host, recorded)
+    kind = kind_of(recorded)
+    if kind is not None:
+        kind.activate(host, recorded)
+    not_before = process.ticks_now()
+    restart(host, recorded.units, plan.write)
+    host.done("restarted")
+    return not_before
+
+
+def place(host: Host, recorded: Record) -> units.UnitPlan:
+    """Put the release's units and `current` in place; which units that changed."""
     plan = host.units.plan(recorded.own_units)
-    before = host.supervisor.show(_runnable(recorded.units))
+    before = host.supervisor.show(runnable(recorded.units))
     if plan:
         guard.stand_by(host, [*(unit.name for unit in recorded.units), *plan.remove])
     _write_units(host, recorded, plan, before)
     durable.replace_symlink(f"releases/{recorded.release}", host.tree.current)
     host.done("switched")
     guard.stand_down(host)
-    kind = kind_of(recorded)
-    if kind is not None:
-        kind.activate(host, recorded)
-    not_before = process.ticks_now()
-    _restart(host, recorded.units, plan.write)
-    host.done("restarted")
-    return not_before
+    return plan
 
 
 def _write_units(host: Host, recorded: Record, plan: units.UnitPlan, before: Mapping[str, UnitStatus]) -> None:
@@ -290,7 +298,7 @@ def _settle_boot(host: Host, wanted: Sequence[Unit], written: Sequence[Unit], be
     return bool(enable or disable)
 
 
-def _end_strays(host: Host, recorded: Record) -> None:
+def end_strays(host: Host, recorded: Record) -> None:
     """End what runs of the releases beside the units: it may hold what they need, a port say."""
     owners, programs = [unit.name for unit in recorded.units], units.programs(recorded.own_units)
     for stray in process.strays(host.tree.releases, owners, programs):
@@ -298,13 +306,13 @@ def _end_strays(host: Host, recorded: Record) -> None:
         host.done(f"ended process {stray.pid}")
 
 
-def _restart(host: Host, wanted: Sequence[Unit], written: Sequence[Unit]) -> None:
+def restart(host: Host, wanted: Sequence[Unit], written: Sequence[Unit]) -> None:
     """Restart what asks for it. A unit whose text changed is restarted in any case: a reload would not show it."""
-    runnable = _runnable(wanted)
-    host.supervisor.forget_failures(runnable)
-    restart = [unit.name for unit in wanted if unit.action == "restart" or unit in written]
-    host.supervisor.restart([name for name in runnable if name in restart])
-    host.supervisor.reload([name for name in runnable if name not in restart])
+    names = runnable(wanted)
+    host.supervisor.forget_failures(names)
+    restarted = [unit.name for unit in wanted if unit.action == "restart" or unit in written]
+    host.supervisor.restart([name for name in names if name in restarted])
+    host.supervisor.reload([name for name in names if name not in restarted])
 
 
 def _retire(host: Host, names: Sequence[str]) -> None:
@@ -315,7 +323,7 @@ def _retire(host: Host, names: Sequence[str]) -> None:
     host.units.remove(names)
 
 
-def _leave_nothing(host: Host, left: str) -> None:
+def leave_nothing(host: Host, left: str) -> None:
     """Take out of service what was never in service before."""
     _retire(host, host.units.plan(()).remove)
     recorded = host.tree.read_record(left) if left in host.tree.present() else None
@@ -327,7 +335,7 @@ def _leave_nothing(host: Host, left: str) -> None:
     host.done("removed")
 
 
-def _judge(host: Host, recorded: Record, probing: gate.Gate | None, not_before: int) -> Judgement:
+def judge(host: Host, recorded: Record, probing: gate.Gate | None, not_before: int) -> Judgement:
     """Ask the gate, then look at the processes: a service may answer well and still be the old one."""
     answer = gate.run(probing, host.clock) if probing is not None else None
     host.done("gated")
@@ -335,7 +343,7 @@ def _judge(host: Host, recorded: Record, probing: gate.Gate | None, not_before: 
     host.done("processes checked")
     if answer is not None and not answer.passed:
         faults.insert(0, answer.message)
-    log = host.supervisor.last_words(_runnable(recorded.units), host.began) if faults else []
+    log = host.supervisor.last_words(runnable(recorded.units), host.began) if faults else []
     return Judgement(answer.as_dict() if answer else None, processes, "; ".join(faults) or None, tuple(log))
 
 
@@ -343,7 +351,7 @@ def _look_at_processes(host: Host, recorded: Record, not_before: int) -> tuple[d
     """What the release's units run, and what is wrong with it."""
     seen: dict[str, Any] = {}
     faults = []
-    for name, status in host.supervisor.show(_runnable(recorded.units)).items():
+    for name, status in host.supervisor.show(runnable(recorded.units)).items():
         restarts = next(unit.action for unit in recorded.units if unit.name == name) == "restart"
         running = process.read(status.pid) if status.pid else None
         if running is not None:
@@ -356,10 +364,11 @@ def _look_at_processes(host: Host, recorded: Record, not_before: int) -> tuple[d
     return seen, faults
 
 
-def _settle(host: Host, recorded: Record, order: Order, judgement: Judgement) -> dict[str, Any]:
+def settle(host: Host, recorded: Record, order: Order, judgement: Judgement) -> dict[str, Any]:
     """The release is in service and healthy: write it down, and make room."""
-    if order.confirm_within:
-        host.note("active", recorded.release, until=host.clock.wall() + order.confirm_within)
+    if order.confirm_within or order.is_provisional:
+        until = host.clock.wall() + order.confirm_within if order.confirm_within else None
+        host.note("active", recorded.release, until=until)
         return host.outcome(recorded.release, True, gate=judgement.gate, process=judgement.processes)
     host.note("good", recorded.release)
     guard.tidy(host)
@@ -374,17 +383,17 @@ def _go_back(host: Host, failed: str, way: WayBack, judgement: Judgement, event:
     if way.stay:
         host.note("bad", failed, reason=fault)
         message = f"{failed} was in service before, was restarted, and is unhealthy: {fault}. It stays active"
-        return _failure(host, failed, message, judgement, reverted=False)
+        return failure(host, failed, message, judgement, reverted=False)
     host.note("reverting", failed, went_to=way.release, reason=fault)
     after = _return_to(host, way.release, failed)
     if not _has_returned(host, way.release):
         message = f"{failed} failed: {fault}. The way back to {way.release or 'nothing'} failed too: {after.fault}"
-        return _failure(host, failed, message, judgement, reverted=False, after=after.gate)
+        return failure(host, failed, message, judgement, reverted=False, after=after.gate)
     host.note(event, failed, went_to=way.release, reason=fault)
     guard.tidy(host)
     now = f"{way.release} is active again" if way.release else "nothing was active before, and nothing is now"
     but = f", but something is wrong there too: {after.fault}" if after.fault else ""
-    return _failure(host, failed, f"{failed} failed: {fault}. {now}{but}", judgement, reverted=True, after=after.gate)
+    return failure(host, failed, f"{failed} failed: {fault}. {now}{but}", judgement, reverted=True, after=after.gate)
 
 
 def _has_returned(host: Host, release: str | None) -> bool:
@@ -399,16 +408,16 @@ def _return_to(host: Host, release: str | None, left: str) -> Judgement:
     """Put the old release back, or nothing where there was nothing."""
     try:
         if release is None:
-            _leave_nothing(host, left)
+            leave_nothing(host, left)
             return Judgement(None, {}, None)
         recorded = host.tree.read_record(release)
-        probing = _gate(recorded.probes, recorded.gate, recorded) if recorded.probes else None
+        probing = gate_of(recorded.probes, recorded.gate, recorded) if recorded.probes else None
         return _take_into_service(host, recorded, probing)
     except (ConvoyTargetError, OSError) as error:
         return Judgement(None, {}, str(error))
 
 
-def _close_rollback(host: Host, left: str | None, target: str, reason: str, judgement: Judgement) -> dict[str, Any]:
+def close_rollback(host: Host, left: str | None, target: str, reason: str, judgement: Judgement) -> dict[str, Any]:
     """Write down where a rollback ended. An unhealthy target is not left again: that would be a loop."""
     if left is not None:
         host.note("reverted", left, went_to=target, reason=reason)
@@ -418,10 +427,10 @@ def _close_rollback(host: Host, left: str | None, target: str, reason: str, judg
         return host.outcome(target, True, left is not None, gate=judgement.gate, process=judgement.processes)
     host.note("bad", target, reason=judgement.fault)
     message = f"went back to {target}, and it is unhealthy: {judgement.fault}. It stays active; choose another release"
-    raise _failure(host, target, message, judgement, reverted=left is not None)
+    raise failure(host, target, message, judgement, reverted=left is not None)
 
 
-def _left_by(history: History, active: str | None, target: str) -> str | None:
+def left_by(history: History, active: str | None, target: str) -> str | None:
     """The release that a rollback leaves, also when it was switched away from by a call that was killed."""
     if active != target:
         return active
@@ -439,7 +448,7 @@ def _why_not_to_confirm(history: History, release: str, active: str | None) -> s
     return f"{release} cannot be confirmed: {active or 'nothing'} is active on this host"
 
 
-def _runnable(wanted: Sequence[Unit]) -> list[str]:
+def runnable(wanted: Sequence[Unit]) -> list[str]:
     """The units that can be asked about and restarted: all but templates."""
     return [unit.name for unit in wanted if not units.is_template(unit.name)]
 
@@ -449,7 +458,7 @@ def _in_use(processes: Mapping[str, Any]) -> set[str]:
     return {seen["release"] for seen in processes.values() if seen["release"]}
 
 
-def _failure(
+def failure(
     host: Host,
     release: str,
     message: str,

@@ -9,7 +9,7 @@ from typing import Any, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils import process as processes
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
-from ansible_collections.convoy.rollout.plugins.module_utils.journal import Entry, History, Journal
+from ansible_collections.convoy.rollout.plugins.module_utils.journal import BY_TASKS, IN_DOUBT, Entry, History, Journal
 from ansible_collections.convoy.rollout.plugins.module_utils.record import Record, kind_of
 from ansible_collections.convoy.rollout.plugins.module_utils.systemd import UNIT_DIRECTORY, Supervisor
 from ansible_collections.convoy.rollout.plugins.module_utils.tree import Tree
@@ -69,15 +69,26 @@ class Host:
         entry = Entry(self.clock.wall(), event, release, rollout=self.rollout, token=self.token, **fields)
         self.journal.append(entry)
 
-    def begin(self) -> History:
-        """What every changing call does first, under the lock: be admitted, tidy up, make the journal true."""
+    def begin(self, goes_on: bool = False) -> History:
+        """What every changing call does first, under the lock: be admitted, tidy up, make the journal true.
+
+        With `goes_on` what this rollout has announced is not taken for interrupted.
+        """
         self.tree.admit(self.token, self.rollout)
         self.tree.clear_leftovers()
         history = self.history()
         pending = history.pending
         gone = sorted(set(history.standings) - self.tree.present())
+        if pending is not None and goes_on and pending.rollout == self.rollout:
+            pending = None
         if pending is not None:
-            self.note("interrupted", pending.release, came_from=pending.came_from, went_to=pending.went_to)
+            self.note(
+                "interrupted",
+                pending.release,
+                came_from=pending.came_from,
+                went_to=pending.went_to,
+                reason=IN_DOUBT if pending.reason == BY_TASKS else "",
+            )
         for release in gone:
             self.note("removed", release)
         return self.history() if pending or gone else history

@@ -13,7 +13,7 @@ from typing import AbstractSet, Any, Iterator, Mapping, Sequence
 from ansible_collections.convoy.rollout.plugins.module_utils import gate, names, process, record, units
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
-from ansible_collections.convoy.rollout.plugins.module_utils.journal import History, Reading
+from ansible_collections.convoy.rollout.plugins.module_utils.journal import BY_TASKS, History, Reading
 from ansible_collections.convoy.rollout.plugins.module_utils.record import Record, kind_of
 from ansible_collections.convoy.rollout.plugins.module_utils.systemd import unit_fault
 
@@ -54,6 +54,7 @@ def look(host: Host, unit_names: Sequence[str], verify: bool) -> dict[str, Any]:
         "staged": sorted(present),
         "obstacle": tree.current_fault(current) or next(_damage(host, reading), None),
         "problems": problems,
+        "unsettled": _unsettled(recorded, history),
         "unconfirmed": _unconfirmed(unconfirmed.until if unconfirmed else None, active, history),
         "busy": busy,
         "process": processes,
@@ -125,6 +126,8 @@ def _kind(recorded: Record | None) -> str | None:
     """Of which component kind the active release is."""
     if recorded is None:
         return None
+    if recorded.by_tasks:
+        return "tasks"
     return "archive" if recorded.package is None else "package"
 
 
@@ -139,7 +142,7 @@ def _damage(host: Host, reading: Reading) -> Iterator[str]:
 def _journal_problems(host: Host, reading: Reading, history: History, busy: str | None) -> Iterator[str]:
     yield from _damage(host, reading)
     pending = history.pending
-    if pending is not None and busy is None:
+    if pending is not None and busy is None and pending.reason != BY_TASKS:
         what = "activation" if pending.event == "activating" else "way back"
         yield (
             f"the {what} of {pending.release} by rollout {pending.rollout or 'unknown'} did not end: "
@@ -186,6 +189,12 @@ def _processes(
         if fault is not None:
             problems.append(f"{name}: {fault}")
     return seen, problems
+
+
+def _unsettled(recorded: Record | None, history: History) -> dict[str, Any] | None:
+    """What is open of tasks that ought to put the active release in place."""
+    unsettled = history.unsettled(recorded.release) if recorded is not None and recorded.by_tasks else None
+    return None if unsettled is None else unsettled._asdict()
 
 
 def _unconfirmed(until: float | None, active: str | None, history: History) -> dict[str, Any] | None:

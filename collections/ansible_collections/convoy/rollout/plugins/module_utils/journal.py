@@ -32,6 +32,9 @@ EVENTS = frozenset(
     ]
 )
 _LONGEST_REASON = 300
+# The reason of an announcement of what tasks of the site do, and of the entry that finds it without an outcome.
+BY_TASKS = "by tasks of the site"
+IN_DOUBT = "begun by tasks, not known whether they are done"
 
 
 class Entry(NamedTuple):
@@ -182,6 +185,16 @@ class WayBack(NamedTuple):
     stay: bool = False
 
 
+class Unsettled(NamedTuple):
+    """That tasks which ought to put the active release in place have not ended well.
+
+    `is_known`: that they failed; else nobody knows how they ended, or whether they still run.
+    """
+
+    release: str
+    is_known: bool
+
+
 class History(NamedTuple):
     """What a journal amounts to. Pure: all that is decided from the past is decided here."""
 
@@ -263,6 +276,17 @@ class History(NamedTuple):
         if origin in present and self.state(str(origin)) in ("active", "bad", "reverted"):
             return WayBack(origin)
         return WayBack()
+
+    def unsettled(self, active: str | None) -> Unsettled | None:
+        """Whether it is open, or a failure, how the host came to its active release; None when it is settled."""
+        state = self.state(active) if active is not None else None
+        if active is None or state is None:
+            return None
+        back = self.pending if self.pending is not None and self.pending.event == "reverting" else self.last_move_back
+        is_half_way = back is not None and back.went_to == active and back.event in ("reverting", "interrupted")
+        if is_half_way or state in ("activating", "reverting", "interrupted"):
+            return Unsettled(active, is_known=False)
+        return Unsettled(active, is_known=True) if state == "bad" else None
 
     def origin_of(self, current: str | None, target: str) -> str | None:
         """The release that an activation of `target` starts from: also when it starts again after a kill.

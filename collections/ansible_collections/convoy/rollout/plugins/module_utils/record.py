@@ -50,7 +50,8 @@ class Unit(NamedTuple):
 class Record(NamedTuple):
     """All that a release consists of. `probes` and `gate` are what it was gated with.
 
-    `package` has what packages.Pinned has, where the release is a package: its units are only named then.
+    `package` has what packages.Pinned has, where the release is a package: its units are only named then. `by_tasks`:
+    tasks of the site put it in place; its units may be only named, where these bring them.
     """
 
     release: str
@@ -62,10 +63,13 @@ class Record(NamedTuple):
     gate: Mapping[str, Any] | None = None
     staged_at: float = 0.0
     package: Mapping[str, Any] | None = None
+    by_tasks: bool = False
 
     @property
     def own_units(self) -> tuple[Unit, ...]:
         """The units whose files the release writes."""
+        if self.by_tasks:
+            return tuple(unit for unit in self.units if unit.content)
         return self.units if self.package is None else ()
 
     def as_json(self) -> bytes:
@@ -74,11 +78,17 @@ class Record(NamedTuple):
         fields = {**self._asdict(), **lists, "schema": SCHEMA}
         if self.package is None:
             del fields["package"]
+        if not self.by_tasks:
+            del fields["by_tasks"]
         return json.dumps(fields, sort_keys=True).encode("ascii") + b"\n"
 
 
 def kind_of(recorded: Record) -> Kind | None:
     """What the kind of a release does besides; None for an archive. Its code is imported where it is needed only."""
+    if recorded.by_tasks:
+        from ansible_collections.convoy.rollout.plugins.module_utils.tasks_kind import TASKS
+
+        return TASKS
     if recorded.package is None:
         return None
     from ansible_collections.convoy.rollout.plugins.module_utils.package_kind import PACKAGE

@@ -65,6 +65,7 @@ class Wanted(NamedTuple):
     units: tuple[Unit, ...] = ()
     probes: tuple[Mapping[str, Any], ...] = ()
     gate: Mapping[str, Any] | None = None
+    by_tasks: bool = False
 
     def record(self, staged_at: float) -> Record:
         """The record that a host keeps of it."""
@@ -79,6 +80,7 @@ class Wanted(NamedTuple):
             probes=self.probes,
             gate=self.gate,
             staged_at=staged_at,
+            by_tasks=self.by_tasks,
         )
 
 
@@ -134,7 +136,7 @@ def check(host: Host, wanted: Wanted) -> None:
     """What would stop the release later, found before anything is brought. Reads only."""
     check_format(wanted.artifact.format)
     host.tree.active()
-    host.units.plan(wanted.units)
+    host.units.plan(wanted.record(0.0).own_units)
 
 
 def check_not_in_use(host: Host, release: str) -> None:

@@ -38,9 +38,13 @@ options:
         rollback any more until it was active and good again. Where the same O(rollout) brought the first release of
         this host, nothing is active afterwards.
       - V(absent) removes a release that is neither active nor the last good one.
+      - V(begun) and V(settled) take the place of V(active) and V(reverted) for a release that tasks of the site put in
+        place, see O(tasks). V(begun) announces it in the journal, and puts units and C(current) in place. Then the
+        tasks run. V(settled) restarts the units, waits until the release is healthy, and writes down what became of it.
+        A release that fails stays active, since the host cannot take it back by itself.
     type: str
     required: true
-    choices: [staged, active, confirmed, reverted, absent]
+    choices: [staged, active, confirmed, reverted, absent, begun, settled]
   release:
     description: The id of the release. Required unless O(state=reverted).
     type: str
@@ -91,6 +95,37 @@ options:
       lock_timeout:
         description: How many seconds to wait for others that install packages. V(120) if not given.
         type: int
+  tasks:
+    description:
+      - That the release is put in place by tasks of the site, between O(state=begun) and O(state=settled). With
+        O(state=staged) it is given without any option, V({}).
+      - Not with O(confirm_within), since a host cannot run them by itself.
+    type: dict
+    suboptions:
+      back:
+        description: Whether they take the host back, as O(state=reverted) does it for other releases.
+        type: bool
+        default: false
+      in_doubt:
+        description:
+          - With O(state=begun), what to do where tasks were begun before, and nobody knows whether they are done.
+          - V(again) has them run again, V(done) takes them for done. V(hold) changes nothing, and fails.
+        type: str
+        choices: [hold, again, done]
+        default: again
+      failure:
+        description: With O(state=settled), why they failed; empty if they did not.
+        type: str
+        default: ''
+      written:
+        description: With O(state=settled), RV(tasks.written) of O(state=begun).
+        type: list
+        elements: str
+        default: []
+      verifies:
+        description: With O(state=settled), whether the release becomes good only by O(state=confirmed).
+        type: bool
+        default: false
   transfer:
     description:
       - How O(artifact) gets to the host. Whatever it is, what a host has unpacked already is not sent again, and a
@@ -202,7 +237,7 @@ options:
         type: str
         required: true
       content:
-        description: Its text. Required unless the release is an O(package), which brings its units.
+        description: Its text. Required unless the release is an O(package), or put in place by O(tasks), which bring units.
         type: str
       action:
         description: What makes it take a new release up. A unit whose text changed is restarted in any case.
@@ -319,6 +354,36 @@ EXAMPLES = r"""
     units:
       - name: nginx.service
 
+- name: Have tasks of the site put it in place
+  block:
+    - name: Begin
+      convoy.rollout.release:
+        component: vendor
+        state: begun
+        release: 2.0.0-0123456789ab
+        rollout: r-42
+        token: 42
+        probes:
+          - kind: tcp
+            port: 9000
+      register: begun
+
+    - name: Run the supplier's installer
+      ansible.builtin.command: "{{ begun.tasks.release.path }}/install.sh --prefix /opt/vendor"
+      changed_when: true
+      when: begun.tasks.run
+
+    - name: Settle
+      convoy.rollout.release:
+        component: vendor
+        state: settled
+        release: 2.0.0-0123456789ab
+        rollout: r-42
+        token: 42
+        tasks:
+          written: "{{ begun.tasks.written }}"
+      when: begun.tasks.begun
+
 - name: Go back to the last good release
   convoy.rollout.release:
     component: hello
@@ -404,6 +469,32 @@ process:
   sample:
     hello.service: {"pid": 4711, "started": 1735689600.5, "cwd": "/srv/hello/releases/1.1.0-0123456789ab",
                     "release": "1.1.0-0123456789ab"}
+tasks:
+  description: What the tasks that put the release in place need to know.
+  returned: when O(state=begun)
+  type: dict
+  contains:
+    begun:
+      description: Whether something was begun, so that O(state=settled) has to follow. Not where all is well.
+      type: bool
+      sample: true
+    run:
+      description: Whether the tasks are to run before that.
+      type: bool
+      sample: true
+    release:
+      description: The release that they put in place, with C(id), C(version) and C(path); null if none is to be there.
+      type: dict
+      sample: {"id": "2.0.0-0123456789ab", "version": "2.0.0", "path": "/srv/vendor/releases/2.0.0-0123456789ab"}
+    previous:
+      description: The same of the release that the host comes from; null if there is none.
+      type: dict
+      sample: {"id": "1.9.0-ba9876543210", "version": "1.9.0", "path": "/srv/vendor/releases/1.9.0-ba9876543210"}
+    written:
+      description: The units whose text changed.
+      type: list
+      elements: str
+      sample: [vendor.service]
 log:
   description: The last lines that the units logged.
   returned: when an activation failed

@@ -112,7 +112,7 @@ version:
   type: str
   sample: "1.1.0"
 kind:
-  description: Whether it is an V(archive) or a V(package); null when there is none.
+  description: Whether it is an V(archive), a V(package), or put in place by V(tasks); null when there is none.
   returned: always
   type: str
   sample: archive
@@ -176,6 +176,13 @@ token:
   returned: always
   type: int
   sample: 42
+unsettled:
+  description:
+    - That the tasks which put the active release in place have not ended well, C(is_known) to have failed or not. Null
+      where they have, and where it is of another kind.
+  returned: always
+  type: dict
+  sample: {"release": "2.0.0-0123456789ab", "is_known": false}
 unconfirmed:
   description: The active release and until when it must be confirmed, if it has to be; otherwise null.
   returned: always

@@ -26,6 +26,8 @@ from ansible_collections.convoy.rollout.plugins.module_utils.systemd import Syst
 from ansible_collections.convoy.rollout.plugins.module_utils.tree import Tree
 from ansible_collections.convoy.rollout.plugins.module_utils.unpack import Artifact, Delta
 
+_STATES = ("staged", "active", "confirmed", "reverted", "absent")
+_BY_TASKS = ("begun", "settled")
 REQUIRED_IF = tuple(("state", state, ("release",)) for state in ("staged", "active", "confirmed", "absent"))
 _SHOWN = ("component", "root", "state", "release", "version", "rollout", "token", "keep", "confirm_within")
 
@@ -43,6 +45,13 @@ def arguments() -> dict[str, Any]:
         "action": {"type": "str", "choices": ["restart", "reload"], "default": "restart"},
     }
     package = {"name": {"type": "str", "required": True}, "lock_timeout": {"type": "int"}}
+    tasks = {
+        "back": {"type": "bool", "default": False},
+        "in_doubt": {"type": "str", "choices": ["hold", "again", "done"], "default": "again"},
+        "failure": {"type": "str", "default": ""},
+        "written": {"type": "list", "elements": "str", "default": []},
+        "verifies": {"type": "bool", "default": False},
+    }
     limits = {key: {"type": "int", "default": value} for key, value in Limits()._asdict().items()}
     delta = {
         "base": {"type": "str", "required": True},
@@ -61,7 +70,7 @@ def arguments() -> dict[str, Any]:
     own = {
         "component": {"type": "str", "required": True},
         "root": {"type": "path"},
-        "state": {"type": "str", "required": True, "choices": ["staged", "active", "confirmed", "reverted", "absent"]},
+        "state": {"type": "str", "required": True, "choices": [*_STATES, *_BY_TASKS]},
         "release": {"type": "str"},
         "version": {"type": "str"},
         "rollout": {"type": "str", "default": ""},
@@ -70,6 +79,7 @@ def arguments() -> dict[str, Any]:
         "lacking": {"type": "bool", "default": False},
         "manifest": {"type": "dict"},
         "package": {"type": "dict", "options": package},
+        "tasks": {"type": "dict", "options": tasks},
         "transfer": {"type": "str", "choices": ["push", "delta", "pull"], "default": "push"},
         "releases": {"type": "list", "elements": "dict", "default": []},
         "delta": {"type": "dict", "options": delta},
@@ -105,12 +115,13 @@ def wanted_of(params: dict[str, Any]) -> staging.Wanted:
     if params["manifest"] is None or not params["version"]:
         raise InputError("state=staged needs manifest and version, or verify_only")
     artifact, files = staging.manifest(params["manifest"])
+    is_by_tasks = params["tasks"] is not None
     for unit in params["units"]:
-        if unit["content"] is None:
-            raise InputError(f"unit {unit['name']!r} has no content: only a package brings units of its own")
-    units = tuple(Unit(names.unit(unit["name"]), unit["content"], unit["action"]) for unit in params["units"])
+        if unit["content"] is None and not is_by_tasks:
+            raise InputError(f"unit {unit['name']!r} has no content: only a package, or tasks, bring units")
+    units = tuple(Unit(names.unit(unit["name"]), unit["content"] or "", unit["action"]) for unit in params["units"])
     config = tuple(staging.config_file(fields) for fields in params["config"])
-    return staging.Wanted(params["release"], params["version"], artifact, files, config, units)
+    return staging.Wanted(params["release"], params["version"], artifact, files, config, units, by_tasks=is_by_tasks)
 
 
 def order_of(params: dict[str, Any]) -> activation.Order:
@@ -187,6 +198,16 @@ def pull(host: Host, params: dict[str, Any]) -> dict[str, Any]:
         return dict(change(host, dict(params, artifact=f"/proc/self/fd/{descriptor}")), fetched=fetched)
 
 
+def by_tasks(host: Host, params: dict[str, Any], is_check: bool = False) -> dict[str, Any]:
+    """state=begun and state=settled"""
+    from ansible_collections.convoy.rollout.plugins.module_utils import tasks_road
+
+    order, asked = order_of(params), tasks_road.asked_of(params)
+    if is_check:
+        return tasks_road.foresee(host, params["state"], order, asked)
+    return {"begun": tasks_road.begin, "settled": tasks_road.settle}[params["state"]](host, order, asked)
+
+
 def leave_alone(host: Host, params: dict[str, Any]) -> dict[str, Any]:
     """What is asked of a host that Convoy never saw: nothing has to go, and nothing can be gone to."""
     if params["state"] == "absent" or (params["state"] == "reverted" and params["release"] is None):
@@ -196,16 +217,18 @@ def leave_alone(host: Host, params: dict[str, Any]) -> dict[str, Any]:
 
 def change(host: Host, params: dict[str, Any]) -> dict[str, Any]:
     """Do what is asked, as the only one on this tree."""
-    if params["state"] in ("staged", "active"):
+    if params["state"] in ("staged", "active", "begun"):
         host.tree.create()
     elif not host.tree.exists():
         return leave_alone(host, params)
     with host.tree.lock(host.clock, params["lock_timeout"], f"state={params['state']} of rollout {host.rollout}"):
-        host.begin()
+        host.begin(goes_on=params["state"] == "settled")
         if params["state"] == "staged":
             return stage(host, params, is_check=False)
         if params["state"] == "absent":
             return host.outcome(params["release"], staging.remove(host, params["release"]))
+        if params["state"] in _BY_TASKS:
+            return by_tasks(host, params)
         road = {"active": activation.activate, "confirmed": activation.confirm, "reverted": activation.revert}
         return road[params["state"]](host, order_of(params))
 
@@ -215,6 +238,8 @@ def foresee(host: Host, params: dict[str, Any]) -> dict[str, Any]:
     host.tree.admit(params["token"], params["rollout"], remember=False)
     if params["state"] == "staged":
         return stage(host, params, is_check=True)
+    if params["state"] in _BY_TASKS:
+        return by_tasks(host, params, is_check=True)
     return activation.foresee(host, params["state"], order_of(params))
 
 
