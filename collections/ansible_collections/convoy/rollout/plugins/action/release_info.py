@@ -29,6 +29,7 @@ class ActionModule(ReleaseAction):
         units = [{"name": unit["name"]} for unit in arguments.get("units") or []]
         rendered = self.rendered(arguments, task_vars or {})
         is_package = bool(arguments.pop("package", None))
+        arguments.pop("tasks", None)
         is_shown = self._task.diff and not is_package
         secrets = vaulted(task_vars or {}, self._loader) if is_shown else []
         show = config_diff.wanted(rendered, secrets) if is_shown else []

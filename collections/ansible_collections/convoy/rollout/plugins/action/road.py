@@ -34,6 +34,7 @@ class ActionModule(ControllerAction):
         "steps": {"type": "list", "elements": "str", "required": True},
         "hooks": {"type": "dict", "default": {}},
         "adapter": {"type": "str", "required": True},
+        "tasks": {"type": "dict", "default": {}},
         "back": {"type": "bool", "default": False},
         "poll": {"type": "float", "default": 0.1},
     }
@@ -41,7 +42,7 @@ class ActionModule(ControllerAction):
     def perform(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Result:
         """Go, where nothing of the site's own lies on the road."""
         steps, adapter = arguments["steps"], arguments["adapter"]
-        if not road.is_ours(steps, arguments["hooks"], adapter) or not inline.possible():
+        if not road.is_ours(steps, arguments["hooks"], adapter, arguments["tasks"]) or not inline.possible():
             return NOT_GONE
         ledger = Ledger(arguments["ledger_url"], str(this_run()))
         rollouts = Rollouts(ledger, arguments["stream"])

@@ -44,6 +44,9 @@ class ActionModule(ControllerAction):
         "version": {"type": "str"},
         "component_kind": {"type": "str", "default": "archive"},
         "package": {"type": "dict", "default": {}},
+        "tasks": {"type": "dict", "default": {}},
+        "in_doubt": {"type": "str", "default": ""},
+        "confirm_within": {"type": "raw", "default": 0},
         "artifact": {"type": "str", "default": ""},
         "config": {"type": "raw", "default": []},
         "units": {"type": "raw", "default": []},
@@ -161,7 +164,7 @@ class ActionModule(ControllerAction):
             _refuse_when_firing(arguments["alertmanager"])
         if self.check_mode:
             return checked
-        is_archive = arguments["component_kind"] == "archive"
+        is_archive = arguments["component_kind"] in ("archive", "tasks")
         if arguments["kind"] != "rollback" and is_archive and not arguments["depot_url"]:
             Depot(Path(arguments["depot"])).note(arguments["environment"])
         policy = WhenBusy(arguments["when_busy"])

@@ -33,6 +33,6 @@ class FilterModule:
         functions = (
             road.steps, road.is_ours, road.may_go_on, road.outcome, road.undo, road.serves_old, road.way_back,
             road.sample, road.watch_verdict, road.membership, road.members_up, road.rotation, road.server_names,
-            road.without_service, road.unless_confirming,
+            road.without_service, road.unless_confirming, road.tasks_file,
         )  # fmt: skip
         return {function.__name__: _filter(function) for function in functions}

@@ -201,19 +201,20 @@ def settle(host: Host, order: Order, asked: Asked) -> dict[str, Any]:
         return _settle_back(host, order, asked, pending.release, pending.went_to)
     if asked.back:
         return _settle_back(host, order, asked, None, pending.release)
-    return _settle_forward(host, order, asked, pending.release)
+    return _settle_forward(host, order, asked, pending.release, pending.came_from)
 
 
-def _settle_forward(host: Host, order: Order, asked: Asked, release: str) -> dict[str, Any]:
+def _settle_forward(host: Host, order: Order, asked: Asked, release: str, came_from: str | None) -> dict[str, Any]:
     recorded = host.tree.read_record(release)
     probing = activation.gate_of(recorded.probes, recorded.gate, recorded)
     judgement = _serve(host, recorded, probing, asked)
     if judgement.fault is None:
-        return activation.settle(host, recorded, order._replace(is_provisional=asked.verifies), judgement)
+        outcome = activation.settle(host, recorded, order._replace(is_provisional=asked.verifies), judgement)
+        return dict(outcome, tasks=_told(host, release, came_from, False))
     host.note("bad", release, reason=judgement.fault)
     message = f"{release} failed: {judgement.fault}. It stays active until it was taken back"
     error = activation.failure(host, release, message, judgement, reverted=False)
-    error.details["tasks"] = _told(host, release, None, True)
+    error.details["tasks"] = _told(host, release, came_from, True)
     raise error
 
 

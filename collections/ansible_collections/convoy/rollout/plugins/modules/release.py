@@ -237,7 +237,7 @@ options:
         type: str
         required: true
       content:
-        description: Its text. Required unless the release is an O(package), or put in place by O(tasks), which bring units.
+        description: Its text. Required unless the release is an O(package), or put in place by O(tasks).
         type: str
       action:
         description: What makes it take a new release up. A unit whose text changed is restarted in any case.
@@ -471,7 +471,7 @@ process:
                     "release": "1.1.0-0123456789ab"}
 tasks:
   description: What the tasks that put the release in place need to know.
-  returned: when O(state=begun)
+  returned: when O(state=begun), and O(state=settled) on the way forward
   type: dict
   contains:
     begun:

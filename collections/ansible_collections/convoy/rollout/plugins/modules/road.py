@@ -38,6 +38,10 @@ options:
     description: How hosts are taken out of their load balancer, as C(traffic_adapter) says.
     type: str
     required: true
+  tasks:
+    description: What puts a release in place where that is the site's, as C(component_tasks) has it.
+    type: dict
+    default: {}
   back:
     description: Whether the road leads back, in a rollout that turns back.
     type: bool

@@ -57,13 +57,25 @@ options:
       - A rollback without it goes to the last good release of what most of the hosts run.
     type: str
   component_kind:
-    description: Of which kind the component is, V(archive) or V(package).
+    description: Of which kind the component is, V(archive), V(package) or V(tasks).
     type: str
     default: archive
   package:
     description: The package, as C(component_package) of the role P(convoy.rollout.component#role) describes it.
     type: dict
     default: {}
+  tasks:
+    description: C(component_tasks) of the role P(convoy.rollout.component#role).
+    type: dict
+    default: {}
+  in_doubt:
+    description: C(component_in_doubt) of that role.
+    type: str
+    default: ""
+  confirm_within:
+    description: C(component_confirm_within) of that role, which does not go with every kind.
+    type: raw
+    default: 0
   artifact:
     description: C(component_artifact), which is refused for a package.
     type: str

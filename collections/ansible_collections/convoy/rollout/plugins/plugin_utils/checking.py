@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ansible_collections.convoy.rollout.plugins.plugin_utils.by_tasks import refuse_turning_back, task_files
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.migrations import parse_migrations
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import (
     OnFailure,
@@ -49,7 +50,7 @@ PASSED_ON = (
     "kind", "environment", "component", "version", "hosts", "phases", "max_unavailable", "failure_budget",
     "turn_back_max_unavailable", "turn_back_scope", "lease", "min_available", "zone_order", "on_failure",
     "when_unreachable", "when_unhealthy", "min_up", "progress_deadline", "hooks", "keep", "colours", "component_kind",
-    "migrations", "accept_irreversible", "inventory",
+    "migrations", "accept_irreversible", "inventory", "tasks", "in_doubt",
 )  # fmt: skip
 HEALTHY_DEADLINE = 30.0  # seconds, what a gate has by default
 VARIABLE_OF = {"version": "component_version", "allowed_signers": "environment_allowed_signers"}
@@ -64,6 +65,8 @@ def check(asked: Mapping[str, Any], forks: int, now: float) -> dict[str, Any]:
     check_kind(asked)
     _refuse_missing_files(site_files(asked["hooks"], asked["traffic_adapter"], asked["traffic_tasks"]))
     spec = spec_of(asked)
+    _refuse_missing_files(task_files(asked["tasks"]))
+    refuse_turning_back(asked["tasks"], spec.phases)
     _refuse_missing_files(_migration_files(asked.get("migrations", ())))
     if asked.get("colours"):
         _refuse_unswitchable(asked, spec)

@@ -39,9 +39,14 @@ def wanted(rendered: Rendered, vaulted: Sequence[str]) -> list[dict[str, Any]]:
     """What the host is asked to show: ``kind``, ``name``, and whether it is ``secret``, so that it shows a digest."""
     return [
         {"kind": kind, "name": item[key], "secret": item[key] in rendered.secrets or _holds(item["content"], vaulted)}
-        for kind, key, items in ((CONFIG, "dest", rendered.config), (UNIT, "name", rendered.units))
+        for kind, key, items in ((CONFIG, "dest", rendered.config), (UNIT, "name", _own(rendered)))
         for item in items
     ]
+
+
+def _own(rendered: Rendered) -> list[Mapping[str, str]]:
+    """The units that the release writes; others may be only named."""
+    return [unit for unit in rendered.units if "content" in unit]
 
 
 def changes(
@@ -51,7 +56,7 @@ def changes(
 
     Of each file it says ``sha256`` (None: it is not there) and ``text`` (None: it is secret, too long, or no text).
     """
-    contents = [str(item["content"]) for item in (*rendered.config, *rendered.units)]
+    contents = [str(item["content"]) for item in (*rendered.config, *_own(rendered))]
     found = []
     for one, content, there in zip(asked, contents, shown, strict=False):
         after = units.body(Unit(one["name"], content)) if one["kind"] == UNIT else content

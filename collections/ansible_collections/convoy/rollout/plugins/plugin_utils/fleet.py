@@ -85,7 +85,7 @@ class Reading:
             active=self.active,
             zone=self.zone,
             health=self.health,
-            confirmed=not self.read.get("unconfirmed"),
+            confirmed=not self.read.get("unconfirmed") and not self.read.get("unsettled"),
             in_service=self.in_service is not False,
             reachable=self.reachable,
         )
@@ -199,6 +199,18 @@ def objections(readings: Sequence[Reading], need_bytes: int, kind: str | None = 
         if abs(reading.skew) > SKEW_REFUSE:
             found.append(f"{reading.name}: its clock is {reading.skew:+.0f} s off, {SKEW_REFUSE:.0f} s are the limit")
     return [*found, *_aliases(readings)]
+
+
+def doubts(readings: Sequence[Reading]) -> list[str]:
+    """Hosts on which tasks that may not run again were begun, and nobody knows whether they are done."""
+    return [
+        f"{reading.name}: the tasks that put {unsettled['release']} in place were begun, and it is not known whether "
+        "they are done. See how far they came, then run this again with -e component_in_doubt=done if they are, or "
+        "with -e component_in_doubt=again if they may run once more"
+        for reading in readings
+        for unsettled in [reading.read.get("unsettled")]
+        if unsettled and not unsettled["is_known"]
+    ]
 
 
 def _aliases(readings: Sequence[Reading]) -> Iterator[str]:

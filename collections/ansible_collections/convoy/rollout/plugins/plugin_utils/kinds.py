@@ -12,9 +12,10 @@ from typing import Any
 
 from ansible_collections.convoy.rollout.plugins.module_utils import packages
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError
+from ansible_collections.convoy.rollout.plugins.plugin_utils.by_tasks import check_tasks
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError, nearest
 
-KINDS = ("archive", "package")
+KINDS = ("archive", "package", "tasks")
 PACKAGE_KEYS = ("name", "lock_timeout")
 # Of the action `rollout`: the options that are for archives, and the variables that they are given by.
 ARCHIVE_ONLY: Mapping[str, str] = {
@@ -42,11 +43,12 @@ def check_kind(asked: Mapping[str, Any]) -> None:
     kind, package = asked["component_kind"], asked["package"]
     if kind not in KINDS:
         raise SpecError(f"component_kind: unknown kind {kind!r}: {nearest(kind, KINDS)}")
-    if kind == "archive":
-        if package:
-            raise SpecError(
-                "component_package: it is for component_kind: package, and that is 'archive': set one right"
-            )
+    for of, option in (("package", "package"), ("tasks", "tasks")):
+        if asked.get(option) and kind != of:
+            raise SpecError(f"component_{option}: it is for component_kind: {of}, and that is {kind!r}: set one right")
+    if kind == "tasks":
+        check_tasks(asked["tasks"], asked["in_doubt"], asked["confirm_within"], asked["kind"])
+    if kind != "package":
         return
     _check_package(package, asked.get("version"))
     _refuse_archive_only(asked)

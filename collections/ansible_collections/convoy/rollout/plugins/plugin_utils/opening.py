@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from ansible_collections.convoy.rollout.plugins.module_utils.packages import in_release_id, is_found
 from ansible_collections.convoy.rollout.plugins.plugin_utils import colours, config_diff, fleet, preflight, text
+from ansible_collections.convoy.rollout.plugins.plugin_utils.by_tasks import in_doubt
 from ansible_collections.convoy.rollout.plugins.plugin_utils.checking import PASSED_ON, spec_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.colours import Draft
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator import migrations
@@ -64,6 +65,8 @@ def open_rollout(
     """
     kind = checked["component_kind"] if checked["kind"] != "rollback" else None
     problems = fleet.objections(readings, checked.get("need_bytes", 0), kind)
+    if kind == "tasks" and in_doubt(checked["tasks"], checked["in_doubt"]) == "hold":
+        problems += fleet.doubts(readings)
     if problems:
         raise fleet.FleetError("nothing was touched: " + "; ".join(problems))
     refuse_going_below(rollouts, checked)

@@ -22,7 +22,7 @@ class ReleaseAction(ActionBase):
     def rendered(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Rendered:
         """Take ``config`` and ``units`` out of the arguments and render them with the host's variables.
 
-        Those of a package are not rendered.
+        Those of a package are not rendered, and units that tasks bring neither.
         """
         config, units = arguments.pop("config", None) or [], arguments.pop("units", None) or []
 
@@ -34,7 +34,9 @@ class ReleaseAction(ActionBase):
                 raise AnsibleActionFail(f"cannot render {source}: {error}") from error
 
         try:
-            return named(units) if arguments.get("package") else render(config, units, template)
+            if arguments.get("package"):
+                return named(units)
+            return render(config, units, template, may_be_named=arguments.get("tasks") is not None)
         except ConvoyError as error:
             raise AnsibleActionFail(str(error), result={"reason": error.reason}) from None
 

@@ -36,11 +36,22 @@ class Rendered:
         return hashlib.sha256(json.dumps([self.config, self.units], sort_keys=True).encode()).hexdigest()
 
 
-def render(config: Sequence[Any], units: Sequence[Any], template: Callable[[str], str]) -> Rendered:
-    """Render every ``src`` of ``component_config`` and ``component_units``; ``template`` renders one file."""
+def render(
+    config: Sequence[Any], units: Sequence[Any], template: Callable[[str], str], may_be_named: bool = False
+) -> Rendered:
+    """Render every ``src`` of ``component_config`` and ``component_units``; ``template`` renders one file.
+
+    Where units ``may_be_named`` only, those without a ``src`` are there by other means.
+    """
+
+    def unit(field: str, item: Any) -> dict[str, str]:
+        if may_be_named and isinstance(item, Mapping) and "src" not in item:
+            return _checked(field, item, ("name", "action"))
+        return _render(field, item, UNIT_KEYS, template)
+
     return Rendered(
         tuple(_render(f"component_config[{n}]", item, CONFIG_KEYS, template) for n, item in enumerate(config)),
-        tuple(_render(f"component_units[{n}]", item, UNIT_KEYS, template) for n, item in enumerate(units)),
+        tuple(unit(f"component_units[{n}]", item) for n, item in enumerate(units)),
         frozenset(str(item.get("dest", item.get("name"))) for item in (*config, *units) if item.get("secret")),
     )
 

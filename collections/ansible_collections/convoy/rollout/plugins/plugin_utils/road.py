@@ -18,6 +18,7 @@ HOOKS = (
     "before_undrain", "after_undrain", "after_phase",
 )  # fmt: skip
 TRAFFIC_STEPS = ("drain", "undrain")
+_BY_TASKS = ("stage", "activate", "revert")
 BALANCERS = ("haproxy", "nginx")  # those that the collection has task files for
 ADAPTERS = (*BALANCERS, "tasks", "none")
 
@@ -33,10 +34,12 @@ def steps(
     adapter: str = "none",
     site_tasks: Mapping[str, str] = NOTHING,
     first: bool = False,
+    tasks: Mapping[str, Any] = NOTHING,
 ) -> list[str]:
     """The task files of a road: hooks that the site has, the adapter's traffic steps, and the steps in between.
 
-    ``first``: the host begins its phase, so that the hook before it belongs to its road.
+    ``first``: the host begins its phase, so that the hook before it belongs to its road. ``tasks`` are what puts a
+    release in place and takes it back, where that is the site's.
     Raises SpecError for an unknown hook or adapter, or an adapter of the site's own that lacks a task file.
     """
     for hook in hooks:
@@ -51,6 +54,8 @@ def steps(
     for step in road:
         if step in HOOKS:
             files += [hooks[step]] if step in hooks and (first or step != "before_phase") else []
+        elif tasks and step in _BY_TASKS:
+            files += [str(ROLES / "component" / "tasks" / f"{name}.yml") for name in _by_tasks(step, tasks)]
         elif step not in TRAFFIC_STEPS:
             files.append(str(ROLES / "component" / "tasks" / f"{step}.yml"))
         elif adapter in BALANCERS:
@@ -62,9 +67,35 @@ def steps(
     return files
 
 
-def is_ours(road: Sequence[str], hooks: Mapping[str, str] = NOTHING, adapter: str = "none") -> bool:
+def _by_tasks(step: str, tasks: Mapping[str, Any]) -> list[str]:
+    """The files of a step of a release that the site's tasks put in place; none for a way back that there is not."""
+    if step == "stage":
+        return ["stage", *(["stage_by_tasks"] if "stage" in tasks else [])]
+    return [] if step == "revert" and tasks.get("irreversible") else [f"{step}_by_tasks"]
+
+
+def tasks_file(tasks: Mapping[str, Any], begun: Mapping[str, Any], back: bool = False) -> str:
+    """The task file of the site to run where ``begun`` is what a host said that begins; empty where none is to.
+
+    The way back is the way to the former release, unless the site has another one. Where there was none before, only
+    the site can know what takes away what its tasks brought.
+    """
+    if not begun.get("run"):
+        return ""
+    if not back:
+        return str(tasks["activate"])
+    return str(tasks.get("revert", tasks["activate"] if begun.get("release") else ""))
+
+
+def is_ours(
+    road: Sequence[str],
+    hooks: Mapping[str, str] = NOTHING,
+    adapter: str = "none",
+    tasks: Mapping[str, Any] = NOTHING,
+) -> bool:
     """Whether nothing of the site's own lies on a road."""
-    return adapter != "tasks" and not any(step in hooks for step in road)
+    own = {"activate", "revert", *({"stage"} & set(tasks))} if tasks else set()
+    return adapter != "tasks" and not any(step in hooks or step in own for step in road)
 
 
 def site_files(hooks: Mapping[str, str], adapter: str, site_tasks: Mapping[str, str]) -> dict[str, str]:
@@ -138,8 +169,13 @@ def go_back(road: Sequence[str], take: Take) -> dict[str, str]:
 
 
 def undo(results: Results) -> list[str]:
-    """The steps that take back a release that is active; a host that serves again is taken out of service first."""
-    if not _went_well(_ran(results, "activate")):
+    """The steps that take back a release that is active; a host that serves again is taken out of service first.
+
+    One that tasks put in place is active since they began.
+    """
+    activate = _ran(results, "activate")
+    is_begun = bool(activate.get("failed") and (activate.get("tasks") or {}).get("begun"))
+    if not _went_well(activate) and not is_begun:
         return []
     return ["drain", "revert"] if _went_well(_ran(results, "undrain")) else ["revert"]
 

@@ -20,8 +20,10 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec im
 PREFIXES = ("component_", "rollout_", "environment_", "traffic_", "depot_", "publish_", "ledger_", "drift_")
 REGISTERED = frozenset(
     {
-        "component_activated", "component_awaited", "component_confirmed", "component_drift", "component_read",
-        "component_reverted", "component_staged",
+        "component_activated", "component_awaited", "component_begun", "component_confirmed", "component_drift",
+        "component_previous", "component_pruned", "component_read", "component_release", "component_reverted",
+        "component_staged",
+        "component_task_failed", "component_task_file",
         "rollout_admission", "rollout_balancers", "rollout_checked", "rollout_current", "rollout_decided",
         "rollout_drift", "rollout_expected", "rollout_failed", "rollout_gate_hosts", "rollout_migrated",
         "rollout_migrating", "rollout_migration_due", "rollout_migration_failed", "rollout_migration_files",
