@@ -223,7 +223,6 @@ def test_a_run_that_dies_between_begin_and_settle_is_not_believed(site: Site) ->
     killed.kill()
     announced = site.journal("app1")[-1]
     assert (announced["event"], announced["reason"]) == ("activating", "by tasks of the site")
-    site.on_each("pkill --full 'sleep 60'; true")
 
     status = site.run("status.yml")
     assert f"{NEXT}" in status.said

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.convoy.rollout.plugins.module_utils import activation, record, staging
+from ansible_collections.convoy.rollout.plugins.module_utils import activation, record, staging, tasks_road
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ActivationError
 from ansible_collections.convoy.rollout.plugins.module_utils.unpack import Limits
 
@@ -219,6 +219,39 @@ def test_rollback(world: Any) -> None:
         calls.activate("1.1.0")
 
     assert every_change(lambda: calls.revert("1.0.0"), again, world) > 15
+
+
+def test_tasks_of_a_site_between_two_calls(world: Any) -> None:
+    """Nobody believes that the tasks are done but where the second call came to its end."""
+    calls = Calls(world)
+    order = world.order
+
+    def go(version: str, back: bool) -> bool:
+        """Whether the tasks ran."""
+        host = world.host()
+        host.begin()
+        asked = tasks_road.Asked(back=back)
+        begun = tasks_road.begin(host, order(f"{version}-abc", gate=ONE_ROUND), asked)["tasks"]
+        if begun["begun"]:
+            host = world.host()
+            host.begin(goes_on=True)
+            tasks_road.settle(host, order(f"{version}-abc", gate=ONE_ROUND), asked._replace(written=begun["written"]))
+        return bool(begun["run"])
+
+    def again() -> None:
+        settled = world.events()[-1] == "good 1.1.0"
+        assert go("1.1.0", back=False) is not settled
+        check_settled(world, "1.1.0-abc")
+        go("1.0.0", back=True)
+        check_settled(world, "1.0.0-abc")
+
+    for version, units in (("1.0.0", calls.old_units), ("1.1.0", calls.new_units)):
+        host = world.host()
+        host.begin()
+        wanted, artifact = world.wanted(version, units=units)
+        staging.stage(host, wanted._replace(by_tasks=True), artifact, Limits(), strict=False)
+    go("1.0.0", back=False)
+    assert every_change(lambda: go("1.1.0", back=False), again, world) > 15
 
 
 def test_removal(world: Any) -> None:

@@ -112,7 +112,7 @@ def test_failed_tasks_are_written_down_and_the_release_waits_to_be_taken_back(wo
     deploy(world, "1.0.0")
     release = stage(world, "1.1.0")
     begin(world, release)
-    with pytest.raises(ActivationError, match="its tasks failed: no licence. It stays active") as caught:
+    with pytest.raises(ActivationError, match=r"its tasks failed: no licence\. It stays active") as caught:
         settle(world, release, failure="no licence")
     assert (caught.value.details["active"], caught.value.details["reverted"]) == (release, False)
     assert caught.value.details["tasks"]["begun"] is True
@@ -132,7 +132,7 @@ def test_failed_tasks_are_written_down_and_the_release_waits_to_be_taken_back(wo
 def test_an_unhealthy_release_is_bad(world: Any) -> None:
     release = stage(world, "1.0.0", files={"refuses-to-start": b""})
     begin(world, release)
-    with pytest.raises(ActivationError, match="Job for hello.service failed"):
+    with pytest.raises(ActivationError, match=r"Job for hello\.service failed"):
         settle(world, release)
     assert world.events()[-1] == "bad 1.0.0"
 

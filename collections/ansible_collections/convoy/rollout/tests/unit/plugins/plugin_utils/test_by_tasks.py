@@ -46,7 +46,10 @@ def test_good_tasks(change: dict[str, Any]) -> None:
         ({"tasks": {}}, r"component_tasks\.activate is missing"),
         ({"tasks": {"revert": "/r.yml"}}, r"component_tasks\.activate is missing"),
         ({"tasks": {"activat": "/a.yml"}}, r"component_tasks: unknown key 'activat': did you mean 'activate'\?"),
-        ({"tasks": {"activate": ["/a.yml"]}}, r"component_tasks\.activate: \['/a.yml'\] is not the path of a task file"),
+        (
+            {"tasks": {"activate": ["/a.yml"]}},
+            r"component_tasks\.activate: \['/a.yml'\] is not the path of a task file",
+        ),
         ({"tasks": {"activate": ""}}, r"component_tasks\.activate: '' is not the path of a task file"),
         ({"tasks": {**ALL, "idempotent": "yes"}}, r"component_tasks\.idempotent: 'yes' is neither true nor false"),
         ({"tasks": {**ALL, "irreversible": 1}}, r"component_tasks\.irreversible: 1 is neither true nor false"),

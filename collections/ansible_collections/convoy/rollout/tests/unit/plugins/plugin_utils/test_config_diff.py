@@ -35,6 +35,12 @@ def test_a_file_that_stays_is_no_change() -> None:
     assert change(shown("a\n"), "a\n") == ()
 
 
+def test_units_that_are_only_named_are_nobodys_configuration() -> None:
+    rendered = render([], [{"name": "vendor.service"}], lambda _source: "", may_be_named=True)
+    assert config_diff.wanted(rendered, ()) == []
+    assert config_diff.changes(rendered, [], [], ()) == []
+
+
 def test_the_lines_that_change_are_shown() -> None:
     assert change(shown("a\nb\nc\n"), "a\nB\nc\n") == ("changed", "@@ -1,3 +1,3 @@", " a", "-b", "+B", " c")
     assert change(shown(None), "a\n") == ("new", "@@ -0,0 +1 @@", "+a")

@@ -17,6 +17,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.fleet import (
     SKEW_WARN,
     FleetError,
     Reading,
+    doubts,
     known_version,
     last_good,
     objections,
@@ -84,6 +85,21 @@ def test_a_reading_becomes_what_the_coordinator_plans_with() -> None:
     facts = Reading("app1", read, zone="a", in_service=False).facts(NEW)
     assert (facts.name, facts.target, facts.active, facts.zone) == ("app1", NEW, OLD, "a")
     assert (facts.health, facts.confirmed, facts.in_service, facts.reachable) == (Health.HEALTHY, False, False, True)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_release_whose_tasks_did_not_end_well_is_none_to_stay_with(is_known: bool) -> None:
+    unsettled = {"release": OLD, "is_known": is_known}
+    facts = Reading("app1", {"active": OLD, "health": {"verdict": "pass"}, "unsettled": unsettled}).facts(OLD)
+    assert facts.confirmed is False
+
+
+def test_hosts_in_doubt_are_named_with_what_to_do() -> None:
+    sure = reading("app2", unsettled={"release": NEW, "is_known": True})
+    (told,) = doubts([reading("app1", unsettled={"release": NEW, "is_known": False}), sure, reading("app3")])
+    assert told.startswith(f"app1: the tasks that put {NEW} in place were begun, and it is not known whether they are")
+    assert "-e component_in_doubt=done" in told
+    assert "-e component_in_doubt=again" in told
 
 
 @pytest.mark.parametrize(("in_service", "expected"), [(True, True), (None, True), (False, False)])

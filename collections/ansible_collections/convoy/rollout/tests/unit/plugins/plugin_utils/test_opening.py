@@ -217,6 +217,25 @@ def test_what_brings_a_release_once_more_leaves_migrations_as_they_are(tmp_path:
     assert any("migration" in line for line in told["convoy"]["summary"]) is runs
 
 
+@pytest.mark.parametrize(
+    ("tasks", "answer", "is_held"),
+    [({"idempotent": False}, "", True), ({"idempotent": False}, "done", False), ({}, "", False)],
+)
+def test_tasks_in_doubt_that_may_not_run_again_are_held(
+    tmp_path: Path, tasks: dict[str, Any], answer: str, is_held: bool
+) -> None:
+    asked = {**DEPLOY, "component_kind": "tasks", "tasks": tasks, "in_doubt": answer}
+    unsettled = {"release": NEW, "is_known": False}
+    read = {**reading("app1", NEW).read, "rendered": "0", "kind": "tasks", "unsettled": unsettled}
+    found = rollouts(tmp_path, "deploy", {"app1": (OLD, NEW)}, Status.SUCCEEDED)
+    if is_held:
+        with pytest.raises(FleetError, match="nothing was touched: app1: the tasks that put 1.2.0-cccccccccccc in"):
+            open_rollout(found, asked, [Reading("app1", read)], "", dry=True)
+    else:
+        told = open_rollout(found, asked, [Reading("app1", read)], "", dry=True)["convoy"]["summary"]
+        assert "nothing to do" not in told[0]
+
+
 ARTIFACT, RENDERED = "a" * 64, "b" * 64
 LEFT = release_id("1.1.0", ARTIFACT, RENDERED)
 

@@ -41,6 +41,15 @@ def test_what_may_be_left_out_stays_out() -> None:
     assert rendered.config == ({"dest": "a", "content": "<b>"},)
 
 
+def test_units_may_be_only_named_where_tasks_bring_them() -> None:
+    rendered = render([], [UNIT, {"name": "vendor.service", "action": "reload"}], shout, may_be_named=True)
+    assert [sorted(unit) for unit in rendered.units] == [["action", "content", "name"], ["action", "name"]]
+    with pytest.raises(SpecError, match=r"component_units\[0\]: unknown key 'secret'"):
+        render([], [{"name": "vendor.service", "secret": True}], shout, may_be_named=True)
+    with pytest.raises(SpecError, match=r"component_units\[0\]: 'src' is missing"):
+        render([], [{"name": "vendor.service"}], shout)
+
+
 def test_nothing_is_a_release_too() -> None:
     assert render([], [], shout) == Rendered((), ())
 

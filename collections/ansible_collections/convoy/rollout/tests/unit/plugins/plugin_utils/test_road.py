@@ -24,6 +24,7 @@ OK: dict[str, Any] = {"changed": True, "active": "1.1.0-bbbbbbbbbbbb"}
 FAILED: dict[str, Any] = {"failed": True, "msg": "it broke\nat line 3"}
 REVERTED: dict[str, Any] = {**FAILED, "reverted": True, "active": "1.0.0-aaaaaaaaaaaa"}
 EMPTIED: dict[str, Any] = {**FAILED, "reverted": True, "active": None}
+BEGUN: dict[str, Any] = {**FAILED, "tasks": {"begun": True}, "active": "1.1.0-bbbbbbbbbbbb"}
 GONE: dict[str, Any] = {"unreachable": True, "msg": "Connection timed out"}
 SKIPPED: dict[str, Any] = {"skipped": True, "changed": False}
 
@@ -228,6 +229,8 @@ def test_the_outcome_tells_what_is_known(results: Any, failure: Any, expected: t
         ({"drain": OK, "activate": OK}, ["revert"]),
         ({"drain": OK, "activate": OK, "undrain": FAILED}, ["revert"]),
         ({"drain": OK, "activate": OK, "undrain": OK}, ["drain", "revert"]),
+        ({"drain": OK, "activate": BEGUN}, ["revert"]),
+        ({"drain": OK, "activate": {**BEGUN, "tasks": {"begun": False}}}, []),
     ],
 )
 def test_a_host_that_serves_again_is_drained_before_it_goes_back(results: Any, expected: list[str]) -> None:
@@ -410,6 +413,70 @@ def test_who_succeeded_met_no_fault_and_who_serves_the_old_release_was_put_back(
 )
 def test_a_road_is_ours_where_nothing_of_the_site_lies_on_it(hooks: dict[str, str], adapter: str, ours: bool) -> None:
     assert road.is_ours(FORWARD, hooks, adapter) is ours
+
+
+TASKS = {"activate": "/site/activate.yml"}
+RELEASE = {"id": "1.1.0-bbbbbbbbbbbb", "version": "1.1.0", "path": "/srv/x/releases/1.1.0-bbbbbbbbbbbb"}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "files"),
+    [
+        (TASKS, ["stage.yml", "activate_by_tasks.yml", "revert_by_tasks.yml"]),
+        (
+            {**TASKS, "stage": "/site/stage.yml"},
+            ["stage.yml", "stage_by_tasks.yml", "activate_by_tasks.yml", "revert_by_tasks.yml"],
+        ),
+        ({**TASKS, "irreversible": True}, ["stage.yml", "activate_by_tasks.yml"]),
+    ],
+)
+def test_tasks_take_the_place_of_what_a_host_does_alone(tasks: dict[str, Any], files: list[str]) -> None:
+    found = road.steps(["stage", "activate", "revert"], tasks=tasks)
+    assert shown(found) == [f"component/tasks/{file}" for file in files]
+    assert all(Path(file).is_file() for file in found)
+
+
+@pytest.mark.parametrize(
+    ("steps", "tasks", "ours"),
+    [
+        (["drain", "activate", "undrain"], TASKS, False),
+        (["drain", "revert", "undrain"], TASKS, False),
+        (["before_stage", "stage"], TASKS, True),
+        (["before_stage", "stage"], {**TASKS, "stage": "/site/stage.yml"}, False),
+        (["drain", "activate"], {}, True),
+    ],
+)
+def test_a_road_with_tasks_of_the_site_is_not_ours(steps: list[str], tasks: dict[str, Any], ours: bool) -> None:
+    assert road.is_ours(steps, tasks=tasks) is ours
+
+
+@pytest.mark.parametrize(
+    ("tasks", "begun", "back", "file"),
+    [
+        (TASKS, {"run": True, "release": RELEASE}, False, "/site/activate.yml"),
+        (TASKS, {"run": False, "release": RELEASE}, False, ""),
+        (TASKS, {}, False, ""),
+        (TASKS, {"run": True, "release": RELEASE}, True, "/site/activate.yml"),
+        (TASKS, {"run": True, "release": None}, True, ""),
+        ({**TASKS, "revert": "/site/revert.yml"}, {"run": True, "release": RELEASE}, True, "/site/revert.yml"),
+        ({**TASKS, "revert": "/site/revert.yml"}, {"run": True, "release": None}, True, "/site/revert.yml"),
+        ({**TASKS, "revert": "/site/revert.yml"}, {"run": True, "release": RELEASE}, False, "/site/activate.yml"),
+    ],
+)
+def test_which_file_runs(tasks: dict[str, Any], begun: dict[str, Any], back: bool, file: str) -> None:
+    assert road.tasks_file(tasks, begun, back) == file
+
+
+def test_a_host_whose_tasks_failed_is_taken_back_and_put_into_service() -> None:
+    answers = {"drain": OK, "activate": BEGUN, "revert": OK, "undrain": OK}
+    taken: list[str] = []
+
+    def take(step: str) -> dict[str, Any]:
+        taken.append(step)
+        return answers[step]
+
+    assert road.go_forward(["drain", "activate", "undrain"], take) == {"outcome": "reverted", "why": "it broke"}
+    assert taken == ["drain", "activate", "revert", "undrain"]
 
 
 def test_every_step_of_the_collection_is_one_task() -> None:
