@@ -229,7 +229,7 @@ def test_tasks_in_doubt_that_may_not_run_again_are_held(
     read = {**reading("app1", NEW).read, "rendered": "0", "kind": "tasks", "unsettled": unsettled}
     found = rollouts(tmp_path, "deploy", {"app1": (OLD, NEW)}, Status.SUCCEEDED)
     if is_held:
-        with pytest.raises(FleetError, match="nothing was touched: app1: the tasks that put 1.2.0-cccccccccccc in"):
+        with pytest.raises(FleetError, match="nothing was touched: app1: the tasks that put"):
             open_rollout(found, asked, [Reading("app1", read)], "", dry=True)
     else:
         told = open_rollout(found, asked, [Reading("app1", read)], "", dry=True)["convoy"]["summary"]
