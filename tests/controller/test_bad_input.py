@@ -230,6 +230,30 @@ def test_a_transfer_that_cannot_be(site: Site, variables: dict[str, Any], said: 
     refused(ended, site, said, recorded=True)
 
 
+# tasks that put releases in place
+
+ACTIVATE = {"activate": __file__}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "variables", "said"),
+    [
+        ({}, {}, "component_tasks.activate is missing"),
+        ({"activat": "/x.yml"}, {}, "component_tasks: unknown key 'activat': did you mean 'activate'?"),
+        ({"activate": "/no/such.yml"}, {}, "component_tasks.activate: there is no file /no/such.yml"),
+        ({**ACTIVATE, "revert": "/no/such.yml"}, {}, "component_tasks.revert: there is no file /no/such.yml"),
+        ({**ACTIVATE, "irreversible": True}, {}, "component_tasks.irreversible: phase canary, fleet turns back"),
+        (ACTIVATE, {"component_confirm_within": 60}, "component_confirm_within: 60 does not go with component_kind"),
+        (ACTIVATE, {"component_in_doubt": "dnoe"}, "component_in_doubt: unknown answer 'dnoe': did you mean 'done'?"),
+        (ACTIVATE, {"component_kind": "archive"}, "component_tasks: it is for component_kind: tasks, and that is"),
+    ],
+    ids=str,
+)
+def test_tasks_that_cannot_be(site: Site, tasks: dict[str, Any], variables: dict[str, Any], said: str) -> None:
+    asked = {"component_kind": "tasks", "component_tasks": tasks, **variables}
+    refused(site.deploy(*given(**asked)), site, said, recorded=True)
+
+
 # migrations
 
 
