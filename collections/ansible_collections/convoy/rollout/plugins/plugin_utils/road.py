@@ -50,6 +50,8 @@ def steps(
     for step in site_tasks:
         if step not in TRAFFIC_STEPS:
             raise SpecError(f"traffic_tasks: unknown step {step!r}: {nearest(step, TRAFFIC_STEPS)}")
+    if tasks.get("irreversible") and "revert" in road:  # a host that cannot go back is not taken out of service for it
+        return [str(ROLES / "component" / "tasks" / "revert_irreversible.yml")]
     files = []
     for step in road:
         if step in HOOKS:
@@ -68,10 +70,10 @@ def steps(
 
 
 def _by_tasks(step: str, tasks: Mapping[str, Any]) -> list[str]:
-    """The files of a step of a release that the site's tasks put in place; none for a way back that there is not."""
+    """The files of a step of a release that the site's tasks put in place."""
     if step == "stage":
         return ["stage", *(["stage_by_tasks"] if "stage" in tasks else [])]
-    return [] if step == "revert" and tasks.get("irreversible") else [f"{step}_by_tasks"]
+    return [f"{step}_by_tasks"]
 
 
 def tasks_file(tasks: Mapping[str, Any], begun: Mapping[str, Any], back: bool = False) -> str:

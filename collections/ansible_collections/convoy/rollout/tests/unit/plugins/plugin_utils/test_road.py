@@ -427,13 +427,20 @@ RELEASE = {"id": "1.1.0-bbbbbbbbbbbb", "version": "1.1.0", "path": "/srv/x/relea
             {**TASKS, "stage": "/site/stage.yml"},
             ["stage.yml", "stage_by_tasks.yml", "activate_by_tasks.yml", "revert_by_tasks.yml"],
         ),
-        ({**TASKS, "irreversible": True}, ["stage.yml", "activate_by_tasks.yml"]),
     ],
 )
 def test_tasks_take_the_place_of_what_a_host_does_alone(tasks: dict[str, Any], files: list[str]) -> None:
     found = road.steps(["stage", "activate", "revert"], tasks=tasks)
     assert shown(found) == [f"component/tasks/{file}" for file in files]
     assert all(Path(file).is_file() for file in found)
+
+
+def test_a_host_that_nothing_takes_back_is_not_even_taken_out_of_service() -> None:
+    found = road.steps(["drain", "revert", "undrain"], adapter="haproxy", tasks={**TASKS, "irreversible": True})
+    assert shown(found) == ["component/tasks/revert_irreversible.yml"]
+    assert Path(found[0]).is_file()
+    told = road.way_back({"revert": {"failed": True, "msg": "nothing takes this host back"}}, "nothing takes")
+    assert told == {"outcome": "stuck", "why": "revert: nothing takes this host back"}
 
 
 @pytest.mark.parametrize(
