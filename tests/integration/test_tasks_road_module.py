@@ -28,7 +28,7 @@ from .repository import SERVER
 
 NAME, PORT = "convoy-test-vendor", 18093
 HOSTS = ("app1", "app2", "app3")
-OLD, NEW, ILL, BROKEN, NEXT = "1.0.0", "1.1.0", "1.2.0", "1.3.0", "2.0.0"
+OLD, NEW, ILL, BROKEN, NEXT, LAST = "1.0.0", "1.1.0", "1.2.0", "1.3.0", "2.0.0", "2.1.0"
 SERVICE = f"""
 [Service]
 ExecStart=/usr/bin/python3 /opt/{NAME}/server.py
@@ -96,6 +96,7 @@ class Site:
 
     def __init__(self, fleet: Fleet, directory: Path) -> None:
         self.fleet, self.directory, self.inventory = fleet, directory, directory / "inventory"
+        self._published: set[str] = set()
         variables = self.inventory / "group_vars" / "all"
         variables.mkdir(parents=True)
         (self.inventory / "hosts").write_text(fleet.inventory.read_text())
@@ -138,7 +139,9 @@ class Site:
         return Ended(ended.rc, " ".join(ended.said.split()))
 
     def publish(self, *versions: str) -> None:
-        for version in versions:
+        """Put versions into the depot that are not there."""
+        for version in set(versions) - self._published:
+            self._published.add(version)
             made = artifact(self.directory / f"{version}.tar.gz", version)
             ended = self.run("playbooks/publish.yml", version, component_artifact=str(made))
             assert ended.rc == 0, ended.said
@@ -248,6 +251,23 @@ def test_a_run_that_dies_between_begin_and_settle_is_not_believed(site: Site) ->
     canary, gone = site.told()[0], before - releases(site)
     assert canary[:3] == [f"stage {NEXT} nothing", f"activate {NEXT} {active}", f"verify {NEXT} {active}"]
     assert {word for line in canary[3:] for word in line.split()} - {"prune"} == gone
+
+
+@pytest.mark.long
+def test_what_nothing_takes_back_stays_until_the_next_version(site: Site) -> None:
+    site.publish(BROKEN, LAST)
+    once = {"activate": str(site.directory / "activate.yml"), "irreversible": True}
+    before = version(site)
+    failed = site.run("deploy.yml", BROKEN, component_tasks=once, rollout_on_failure="continue")
+    assert (failed.rc != 0, site.serves()) == (True, [before] * 3), failed.said
+    assert "app1 failed: " in failed.said, failed.said
+    assert [entry["event"] for entry in site.journal("app1")][-2:] == ["activating", "bad"]
+    drift = site.run("drift.yml")
+    assert f"app1 tasks {BROKEN}" in drift.said, drift.said
+    refused = site.run("rollback.yml", component_tasks=once, rollout_on_failure="continue")
+    assert "component_tasks.irreversible: a rollback is what it rules out" in refused.said, refused.said
+    mended = site.run("deploy.yml", LAST, component_tasks=once, rollout_on_failure="continue")
+    assert (mended.rc, site.serves()) == (0, [LAST] * 3), mended.said
 
 
 def version(site: Site) -> str:
