@@ -100,6 +100,45 @@ def test_the_whole_road(caller: Caller) -> None:
     assert caller.info()["staged"] == ["1.0.0-abc", "1.1.0-abc", "1.3.0-abc"]
 
 
+def test_the_road_of_a_release_that_tasks_put_in_place(caller: Caller) -> None:
+    gated = {"probes": [caller.world.probe], "gate": {"deadline": 3.0}}
+    caller.stage("1.0.0", tasks={})
+    assert caller.release("begun", "1.0.0", **gated, _ansible_check_mode=True)["tasks"]["run"] is True
+    begun = caller.release("begun", "1.0.0", **gated)
+    assert (begun["changed"], begun["tasks"]["run"]) == (True, True)
+    assert caller.info()["unsettled"] == {"release": "1.0.0-abc", "is_known": False}
+    assert caller.release("settled", "1.0.0", _ansible_check_mode=True)["changed"] is True
+    settled = caller.release("settled", "1.0.0", tasks={"written": begun["tasks"]["written"]})
+    assert (settled["failed"], settled["gate"]["verdict"]) == (False, "pass")
+    info = caller.info()
+    assert (info["kind"], info["unsettled"], info["problems"]) == ("tasks", None, [])
+    assert caller.release("begun", "1.0.0", **gated)["tasks"]["begun"] is False
+
+    caller.stage("1.1.0", tasks={})
+    caller.release("begun", "1.1.0", **gated)
+    held = caller.release("begun", "1.1.0", **gated, tasks={"in_doubt": "hold"})
+    assert "it is not known whether they are done; nothing was changed" in held["msg"]
+    (problem,) = caller.info()["problems"][:1]
+    assert "were begun, and it is not known whether they are done" in problem
+    caller.release("begun", "1.1.0", **gated)
+    failed = caller.release("settled", "1.1.0", tasks={"failure": "no licence"})
+    assert (failed["failed"], failed["active"], failed["tasks"]["begun"]) == (True, "1.1.0-abc", True)
+    back = caller.release("begun", "1.0.0", **gated, tasks={"back": True})
+    assert caller.release("settled", "1.0.0", tasks={"back": True})["active"] == "1.0.0-abc"
+    assert back["tasks"]["previous"]["version"] == "1.1.0"
+
+
+def test_tasks_refuse_what_a_host_cannot_do_alone(caller: Caller) -> None:
+    caller.stage("1.0.0", tasks={})
+    gated = {"probes": [caller.world.probe]}
+    refused = caller.release("begun", "1.0.0", **gated, confirm_within=60)
+    assert "confirm_within is 60: a host cannot take a release back by itself" in refused["msg"]
+    assert "call state=begun, run them, and call state=settled" in caller.release("active", "1.0.0")["msg"]
+    assert caller.world.current is None
+    assert "has no content: only a package, or tasks" in caller.stage("1.1.0", units=[{"name": "a.service"}])["msg"]
+    assert caller.stage("1.1.0", units=[{"name": "a.service"}], tasks={})["failed"] is False
+
+
 def test_check_mode_foresees_and_changes_nothing(caller: Caller) -> None:
     check = {"_ansible_check_mode": True}
     assert caller.stage("1.0.0", artifact=False, **check)["artifact_needed"] is True
