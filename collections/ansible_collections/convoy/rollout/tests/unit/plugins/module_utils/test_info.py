@@ -46,6 +46,7 @@ def test_host_that_convoy_never_saw(world: Any) -> None:
         "staged": [],
         "obstacle": None,
         "problems": [],
+        "unsettled": None,
         "unconfirmed": None,
         "busy": None,
         "process": {},
