@@ -28,7 +28,7 @@ from .repository import SERVER
 
 NAME, PORT = "convoy-test-vendor", 18093
 HOSTS = ("app1", "app2", "app3")
-OLD, NEW, ILL, BROKEN, NEXT, LAST = "1.0.0", "1.1.0", "1.2.0", "1.3.0", "2.0.0", "2.1.0"
+OLD, NEW, ILL, BROKEN, NEXT, STUCK, LAST = "1.0.0", "1.1.0", "1.2.0", "1.3.0", "2.0.0", "2.1.0", "2.2.0"
 SERVICE = f"""
 [Service]
 ExecStart=/usr/bin/python3 /opt/{NAME}/server.py
@@ -77,11 +77,11 @@ TASKS = {
 
 
 def artifact(path: Path, version: str) -> Path:
-    """An installer. That of BROKEN fails, and what that of ILL installs is not healthy."""
+    """An installer. Those of BROKEN and STUCK fail, and what that of ILL installs is not healthy."""
     contents = {
         "server.py": SERVER.format(status=500 if version == ILL else 200, version=version, port=PORT),
         f"{NAME}.service": SERVICE,
-        "install.sh": INSTALL + ("echo no licence >&2; exit 3\n" if version == BROKEN else ""),
+        "install.sh": INSTALL + ("echo no licence >&2; exit 3\n" if version in (BROKEN, STUCK) else ""),
     }
     with tarfile.open(path, "w:gz") as archive:
         for name, text in contents.items():
@@ -140,7 +140,7 @@ class Site:
 
     def publish(self, *versions: str) -> None:
         """Put versions into the depot that are not there."""
-        for version in set(versions) - self._published:
+        for version in (one for one in versions if one not in self._published):
             self._published.add(version)
             made = artifact(self.directory / f"{version}.tar.gz", version)
             ended = self.run("playbooks/publish.yml", version, component_artifact=str(made))
@@ -255,15 +255,15 @@ def test_a_run_that_dies_between_begin_and_settle_is_not_believed(site: Site) ->
 
 @pytest.mark.long
 def test_what_nothing_takes_back_stays_until_the_next_version(site: Site) -> None:
-    site.publish(BROKEN, LAST)
+    site.publish(STUCK, LAST)
     once = {"activate": str(site.directory / "activate.yml"), "irreversible": True}
     before = version(site)
-    failed = site.run("deploy.yml", BROKEN, component_tasks=once, rollout_on_failure="continue")
+    failed = site.run("deploy.yml", STUCK, component_tasks=once, rollout_on_failure="continue")
     assert (failed.rc != 0, site.serves()) == (True, [before] * 3), failed.said
     assert "app1 failed: " in failed.said, failed.said
     assert [entry["event"] for entry in site.journal("app1")][-2:] == ["activating", "bad"]
-    drift = site.run("drift.yml")
-    assert f"app1 tasks {BROKEN}" in drift.said, drift.said
+    status = site.run("status.yml")
+    assert "in place failed: run the deployment again" in status.said, status.said
     refused = site.run("rollback.yml", component_tasks=once, rollout_on_failure="continue")
     assert "component_tasks.irreversible: a rollback is what it rules out" in refused.said, refused.said
     mended = site.run("deploy.yml", LAST, component_tasks=once, rollout_on_failure="continue")
