@@ -65,8 +65,8 @@ def check(asked: Mapping[str, Any], forks: int, now: float) -> dict[str, Any]:
     check_kind(asked)
     _refuse_missing_files(site_files(asked["hooks"], asked["traffic_adapter"], asked["traffic_tasks"]))
     spec = spec_of(asked)
-    _refuse_missing_files(task_files(asked["tasks"]))
-    refuse_turning_back(asked["tasks"], spec.phases)
+    _refuse_missing_files(task_files(asked.get("tasks", {})))
+    refuse_turning_back(asked.get("tasks", {}), spec.phases)
     _refuse_missing_files(_migration_files(asked.get("migrations", ())))
     if asked.get("colours"):
         _refuse_unswitchable(asked, spec)
