@@ -28,7 +28,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.pulling import url_
 from ansible_collections.convoy.rollout.plugins.plugin_utils.release_action import ReleaseAction
 from ansible_collections.convoy.rollout.plugins.plugin_utils.rendering import release_id
 
-_OF_STAGING = ("manifest", "package", "config", "units")
+_OF_STAGING = ("manifest", "package", "container", "config", "units")
 
 
 class ActionModule(ReleaseAction):

@@ -44,6 +44,7 @@ class ActionModule(ControllerAction):
         "version": {"type": "str"},
         "component_kind": {"type": "str", "default": "archive"},
         "package": {"type": "dict", "default": {}},
+        "container": {"type": "raw", "default": {}},
         "artifact": {"type": "str", "default": ""},
         "config": {"type": "raw", "default": []},
         "units": {"type": "raw", "default": []},

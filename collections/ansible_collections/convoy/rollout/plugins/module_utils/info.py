@@ -125,7 +125,9 @@ def _kind(recorded: Record | None) -> str | None:
     """Of which component kind the active release is."""
     if recorded is None:
         return None
-    return "archive" if recorded.package is None else "package"
+    if recorded.package is not None:
+        return "package"
+    return "container" if recorded.image is not None else "archive"
 
 
 def _damage(host: Host, reading: Reading) -> Iterator[str]:

@@ -50,7 +50,8 @@ class Unit(NamedTuple):
 class Record(NamedTuple):
     """All that a release consists of. `probes` and `gate` are what it was gated with.
 
-    `package` has what packages.Pinned has, where the release is a package: its units are only named then.
+    `package` has what packages.Pinned has, where the release is a package: its units are only named then. `image` has
+    what containers.Image has, where it is an image that runs in a container.
     """
 
     release: str
@@ -62,6 +63,7 @@ class Record(NamedTuple):
     gate: Mapping[str, Any] | None = None
     staged_at: float = 0.0
     package: Mapping[str, Any] | None = None
+    image: Mapping[str, Any] | None = None
 
     @property
     def own_units(self) -> tuple[Unit, ...]:
@@ -72,18 +74,23 @@ class Record(NamedTuple):
         """As it is stored."""
         lists = {name: [one._asdict() for one in getattr(self, name)] for name in ("files", "units")}
         fields = {**self._asdict(), **lists, "schema": SCHEMA}
-        if self.package is None:
-            del fields["package"]
+        for kind in ("package", "image"):
+            if fields[kind] is None:
+                del fields[kind]
         return json.dumps(fields, sort_keys=True).encode("ascii") + b"\n"
 
 
 def kind_of(recorded: Record) -> Kind | None:
     """What the kind of a release does besides; None for an archive. Its code is imported where it is needed only."""
-    if recorded.package is None:
-        return None
-    from ansible_collections.convoy.rollout.plugins.module_utils.package_kind import PACKAGE
+    if recorded.package is not None:
+        from ansible_collections.convoy.rollout.plugins.module_utils.package_kind import PACKAGE
 
-    return PACKAGE
+        return PACKAGE
+    if recorded.image is not None:
+        from ansible_collections.convoy.rollout.plugins.module_utils.container_kind import CONTAINER
+
+        return CONTAINER
+    return None
 
 
 def from_json(data: bytes, source: str) -> Record:

@@ -103,7 +103,8 @@ findings:
       description:
         - What kind of thing it is. V(release) is the link C(current), V(record) what the host knows of the release,
           V(file) a file of it, V(unit) a unit file, V(enabled) whether a unit starts at boot, V(state) how a unit is,
-          V(process) what runs, V(package) a package of the distribution. Not Convoy's to change are V(foreign-file),
+          V(process) what runs, V(package) a package of the distribution, V(image) and V(container) what a
+          container runs. Not Convoy's to change are V(foreign-file),
           a file in the release that is not of it, V(foreign-unit), a unit file that somebody else wrote in its place,
           and V(drop-in), a file that adds to one.
       type: str

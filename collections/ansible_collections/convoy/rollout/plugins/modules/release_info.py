@@ -112,7 +112,7 @@ version:
   type: str
   sample: "1.1.0"
 kind:
-  description: Whether it is an V(archive) or a V(package); null when there is none.
+  description: Whether it is an V(archive), a V(package) or a V(container); null when there is none.
   returned: always
   type: str
   sample: archive

@@ -57,7 +57,7 @@ options:
       - A rollback without it goes to the last good release of what most of the hosts run.
     type: str
   component_kind:
-    description: Of which kind the component is, V(archive) or V(package).
+    description: Of which kind the component is, V(archive), V(package) or V(container).
     type: str
     default: archive
   package:
