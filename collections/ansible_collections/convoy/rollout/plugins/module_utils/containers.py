@@ -31,7 +31,7 @@ _LONGEST_TAG = 128
 
 
 class Image(NamedTuple):
-    """An image in an OCI layout. `digest` and `size` are those of its manifest, `id` is the digest of its configuration.
+    """An image in an OCI layout. `digest` and `size` are those of its manifest, `id` is that of its configuration.
 
     The id is what podman knows an image by. It stands for the whole content, since the configuration has the digests
     of all layers as they are unpacked.

@@ -64,6 +64,10 @@ options:
     description: The package, as C(component_package) of the role P(convoy.rollout.component#role) describes it.
     type: dict
     default: {}
+  container:
+    description: How the image runs, C(component_container) of the role P(convoy.rollout.component#role).
+    type: raw
+    default: {}
   artifact:
     description: C(component_artifact), which is refused for a package.
     type: str

@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
 
 from ansible_collections.convoy.rollout.plugins.module_utils.containers import IMAGE_FILE, IMAGE_VARIABLE, LABEL
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError, nearest

@@ -70,6 +70,7 @@ def arguments() -> dict[str, Any]:
         "lacking": {"type": "bool", "default": False},
         "manifest": {"type": "dict"},
         "package": {"type": "dict", "options": package},
+        "container": {"type": "dict"},
         "transfer": {"type": "str", "choices": ["push", "delta", "pull"], "default": "push"},
         "releases": {"type": "list", "elements": "dict", "default": []},
         "delta": {"type": "dict", "options": delta},
