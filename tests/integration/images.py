@@ -62,7 +62,7 @@ int main(void) {
 PREPARE = r"""
 set -e
 export DEBIAN_FRONTEND=noninteractive
-if ! command -v podman runc >/dev/null; then
+if ! command -v podman >/dev/null || ! command -v runc >/dev/null; then
     apt-get -qq update
     apt-get -qq install -y --no-install-recommends podman runc >/dev/null 2>&1
 fi

@@ -34,6 +34,7 @@ _UNIT = """\
 Description={component} in a container
 Wants=network-online.target
 After=network-online.target
+RequiresMountsFor="{root}" /var/lib/containers
 
 [Service]
 Type=notify
@@ -105,9 +106,11 @@ def parse(asked: object) -> Settings:
 
 def unit(component: str, root: str, asked: object) -> dict[str, str]:
     """The unit as the module ``release`` takes it."""
-    settings, current = parse(asked), f"{_text('root', root).rstrip('/')}/current"
+    settings, root = parse(asked), _text("root", root).rstrip("/")
+    current = f"{root}/current"
     content = _UNIT.format(
         component=component,
+        root=root.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%"),
         image_file=f"{current}/{IMAGE_FILE}".replace("%", "%%"),
         variable=IMAGE_VARIABLE,
         options=" ".join(_word(option) for option in _options(component, current, settings)),

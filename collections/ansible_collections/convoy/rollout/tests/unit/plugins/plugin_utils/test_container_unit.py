@@ -48,6 +48,7 @@ def test_all_that_can_be_said() -> None:
     )
     assert line("ExecStop", asked) == "/usr/bin/podman stop --ignore --time 30 hello"
     assert line("TimeoutStopSec", asked) == "90"
+    assert line("RequiresMountsFor", asked) == '"/srv/hello" /var/lib/containers'
     assert line("EnvironmentFile", asked) == "/srv/hello/current/convoy-image.env"
 
 
