@@ -86,7 +86,7 @@ class ContainerKind:
             yield ("container", host.tree.component, f"of image {image.id}", f"of image {found.image}")
 
     def process_fault(self, host: Host, running: Process, recorded: Record, not_before: int) -> str | None:
-        """See Kind. The process of a unit is the one that keeps the container; what that runs, podman knows."""
+        """See Kind. The process of the unit is the one that keeps the container; what that runs, podman knows."""
         if running.started_ticks < not_before:
             return f"process {running.pid} is older than the switch: it was not restarted"
         component, image = host.tree.component, _image(recorded)

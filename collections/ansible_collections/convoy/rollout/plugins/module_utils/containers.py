@@ -51,11 +51,10 @@ class Image(NamedTuple):
 
 
 class Container(NamedTuple):
-    """A container of a host: the id of its image, its component (None: not Convoy's), and the process that keeps it."""
+    """A container of a host: the id of its image, and its component, None where it is not Convoy's."""
 
     image: str
     component: str | None
-    pid: int
     is_running: bool
 
 

@@ -130,7 +130,6 @@ class Podman:
         return Container(
             image=image if image.startswith("sha256:") else f"sha256:{image}",
             component=labels.get(LABEL),
-            pid=int(state.get("ConmonPid") or 0),
             is_running=bool(state.get("Running")),
         )
 

@@ -75,7 +75,7 @@ class MadeUp:
             return self.foreign
         text = Path(os.readlink(f"/proc/{pid}/cwd"), containers.IMAGE_FILE).read_text()
         runs = self.runs or "sha256:" + text.strip().partition("=")[2]
-        return Container(runs, "hello", pid, is_running=True)
+        return Container(runs, "hello", is_running=True)
 
     def remove(self, name: str) -> None:
         self.removed.append(name)
@@ -208,13 +208,11 @@ def test_a_version_that_fails_goes_back(hello: Images, fault: str, monkeypatch: 
     if fault == "start":
         restart = hello.world.supervisor.restart
 
-        def fails_once(names: Any) -> None:
-            monkeypatch.undo()
-            monkeypatch.setattr(container_kind, "CONTAINER", container_kind.ContainerKind(lambda: hello.engine))
+        def fails_once(names: list[str]) -> None:
+            monkeypatch.setattr(hello.world.supervisor, "restart", restart)
             raise SupervisorError(f"Job for {', '.join(names)} failed.")
 
         monkeypatch.setattr(hello.world.supervisor, "restart", fails_once)
-        assert restart is not None
     with pytest.raises(ActivationError, match=r"1\.0-abc is active again") as caught:
         hello.activate("1.1", **({"probes": ILL} if fault == "probes" else {}))
     assert (caught.value.details["reverted"], caught.value.details["active"]) == (True, "1.0-abc")
@@ -232,17 +230,17 @@ def test_a_container_that_outlived_its_unit_is_removed_with_it(hello: Images) ->
     hello.deploy("1.0")
     host = hello.world.host()
     recorded = host.tree.read_record("1.0-abc")
-    hello.engine.foreign = Container("sha256:x", "somebody", 0, is_running=True)
+    hello.engine.foreign = Container("sha256:x", "somebody", is_running=True)
     container_kind.CONTAINER.revert(host, recorded)
     assert hello.engine.removed == []
-    hello.engine.foreign = Container("sha256:x", "hello", 0, is_running=True)
+    hello.engine.foreign = Container("sha256:x", "hello", is_running=True)
     container_kind.CONTAINER.revert(host, recorded)
     assert hello.engine.removed == ["hello"]
 
 
 def test_a_container_of_somebody_else_is_not_replaced(hello: Images) -> None:
     hello.stage("1.0")
-    hello.engine.foreign = Container("sha256:x", None, 0, is_running=False)
+    hello.engine.foreign = Container("sha256:x", None, is_running=False)
     with pytest.raises(ContainerError, match=r"there is a container 'hello' .* nothing was changed\. Remove it"):
         hello.activate("1.0")
     assert hello.world.current is None
@@ -272,7 +270,7 @@ def test_another_image_that_runs_is_told(hello: Images) -> None:
     assert "container hello is of image sha256:other, the active release has of image sha256:" in problems
     assert "hello.service: container 'hello' runs image sha256:other, expected sha256:" in problems
     assert [what for what, _name in hello.findings()] == ["process", "container"]
-    hello.engine.foreign = Container("sha256:x", "hello", 0, is_running=False)
+    hello.engine.foreign = Container("sha256:x", "hello", is_running=False)
     assert "hello.service: there is no container 'hello' that runs" in hello.problems()
 
 

@@ -90,13 +90,13 @@ def test_a_container_is_read(program: Any) -> None:
     program(
         answer(
             Image=PLAIN,
-            State={"Running": True, "ConmonPid": 7},
+            State={"Running": True},
             Config={"Labels": {"io.convoy.component": "hello"}},
         )
     )
-    assert Podman().container("hello") == Container(IMAGE.id, "hello", 7, is_running=True)
+    assert Podman().container("hello") == Container(IMAGE.id, "hello", is_running=True)
     program(answer(Image=IMAGE.id, State={"Running": False}, Config={"Labels": None}))
-    assert Podman().container("hello") == Container(IMAGE.id, None, 0, is_running=False)
+    assert Podman().container("hello") == Container(IMAGE.id, None, is_running=False)
 
 
 def test_names_are_those_of_one_repository(program: Any) -> None:

@@ -82,15 +82,15 @@ def test_an_index_of_one_image_is_followed(layout: Layout) -> None:
     assert read(layout).digest == image["digest"]
 
 
-def without(name: str) -> Callable[[Layout], None]:
+def without(name: str) -> Callable[[Layout], object]:
     return lambda layout: (layout.directory / name).unlink()
 
 
-def written(name: str, content: str) -> Callable[[Layout], None]:
-    return lambda layout: (layout.directory / name).write_text(content) and None
+def written(name: str, content: str) -> Callable[[Layout], object]:
+    return lambda layout: (layout.directory / name).write_text(content)
 
 
-def spoiled(part: str, spoil: Callable[[Path], object]) -> Callable[[Layout], None]:
+def spoiled(part: str, spoil: Callable[[Path], object]) -> Callable[[Layout], object]:
     """With a blob of the image that is not what it was: its manifest, its config or its layer."""
 
     def change(layout: Layout) -> None:
@@ -128,7 +128,7 @@ def spoiled(part: str, spoil: Callable[[Path], object]) -> Callable[[Layout], No
         (spoiled("layer", os.unlink), "layer sha256:"),
     ],
 )
-def test_what_is_no_whole_layout_is_refused(layout: Layout, spoil: Callable[[Layout], None], complaint: str) -> None:
+def test_what_is_no_whole_layout_is_refused(layout: Layout, spoil: Callable[[Layout], object], complaint: str) -> None:
     layout.index([layout.image({"server": b"x"})])
     spoil(layout)
     refused(layout, complaint)
