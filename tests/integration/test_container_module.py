@@ -133,9 +133,9 @@ class Component:
 
     def images(self) -> list[str]:
         """The releases whose images podman has."""
-        names = self.shell("podman images --format '{{.Names}}'").split()
-        assert all(name.startswith("[localhost/convoy/convoy-test-container-") for name in names), names
-        return sorted(name.rpartition(":")[2].rstrip("]") for name in names)
+        names = self.shell("podman images --format '{{.Repository}}:{{.Tag}}'").split()
+        assert all(name.startswith(f"{containers.repository(NAME, ROOT)}:") for name in names), names
+        return sorted(name.rpartition(":")[2] for name in names)
 
     def check_serving(self, version: str) -> None:
         """podman, systemd, the service and `current` say the same."""
@@ -268,7 +268,7 @@ def test_images_go_with_their_releases(component: Component) -> None:
     result = component.call("active", release="third", keep=1)
     assert (result["failed"], result["pruned"]) == (False, [release(OLD)]), result
     component.shell("podman untag localhost/of-somebody:else localhost/of-somebody:else && podman image prune -f")
-    assert component.images() == [f"{tag(NEW)}", "third"]
+    assert component.images() == [tag(NEW), "third"]
     component.stage(OLD)
     assert component.call("absent", release=release(OLD))["changed"] is True
     assert tag(OLD) not in " ".join(component.images())
