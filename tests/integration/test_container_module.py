@@ -302,7 +302,7 @@ def test_every_step_of_containers_is_killed_at() -> None:
     assert steps == {f"step {LOADED}"}
 
 
-@pytest.mark.parametrize("step", ["unpacked", LOADED, "switched", "restarted"])
+@pytest.mark.parametrize("step", [pytest.param("unpacked", marks=pytest.mark.long), LOADED, "switched", "restarted"])
 def test_killed_and_run_again(component: Component, step: str) -> None:
     component.deploy(OLD)
     is_staging = step in ("unpacked", LOADED)

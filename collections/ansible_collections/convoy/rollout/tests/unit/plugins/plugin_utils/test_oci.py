@@ -148,7 +148,7 @@ def test_a_document_may_not_be_huge(layout: Layout) -> None:
 
 def test_indexes_end_somewhere(layout: Layout) -> None:
     inner = layout.image({"server": b"x"})
-    for _ in range(oci.DEEPEST + 2):
+    for _depth in range(oci.DEEPEST + 2):
         inner = layout.document({"schemaVersion": 2, "manifests": [inner]}, INDEX)
     layout.index([inner])
     refused(layout, f"lies deeper than {oci.DEEPEST}")
