@@ -16,6 +16,7 @@ import json
 import os
 import random
 import shlex
+import sqlite3
 import subprocess
 import tarfile
 import time
@@ -294,6 +295,15 @@ class Convoy:
         ended = self.environment.run(playbook, version)
         if ended.rc:
             raise ContestError(f"{playbook} ended with {ended.rc}:\n{ended.said[-3000:]}")
+
+    def away(self) -> dict[str, float]:
+        """For how many seconds each host was away in the last rollout, by the ledger: from admission to report."""
+        last = "select rollout from convoy_events order by seq desc limit 1"
+        asked = (
+            f"select host, max(at) - min(at) from convoy_events where kind = 'moved' and rollout = ({last}) group by 1"
+        )
+        with contextlib.closing(sqlite3.connect(self.environment.directory / "ledger.db")) as ledger:
+            return dict(ledger.execute(asked).fetchall())
 
     @contextlib.contextmanager
     def unchanged(self, hosts: Sequence[str]) -> Iterator[None]:

@@ -67,6 +67,7 @@ class Contest:
         self.delays = dict(zip(self.hosts, (round(s, 1) for s in dice.sample(seconds, len(seconds))), strict=True))
         self._versions = (f"2.{minor}.0" for minor in count())
         self.measured: dict[str, list[Cost]] = {}
+        self.beyond_start: list[float] = []  # seconds that a host was away for more than its service takes to start
 
     def _pyinfra(self, directory: Path) -> Pyinfra | None:
         try:
@@ -138,6 +139,7 @@ class Contest:
         """The same, admitted by the coordinator."""
         yield "convoy_window", lambda: self.convoy.deploy(release)
         self.serve(self.convoy.port, release.version)
+        self.beyond_start += [away - self.delays[host] for host, away in self.convoy.away().items()]
 
     def serve(self, port: int, told: str) -> None:
         """See that all hosts serve the version."""
@@ -226,6 +228,7 @@ def main() -> None:
             "rounds": options.rounds,
             "window": WINDOW,
             "delays_alone": round(shortest(list(contest.delays.values()), WINDOW), 1),
+            "beyond_start": round(statistics.median(contest.beyond_start), 2),
             "figures": contest.figures(),
         }
     deployment_page.write(record)

@@ -77,6 +77,8 @@ rounds, every other one in the opposite order.
   gates, durable switch. One phase, all at once, no load balancer; healthy is who answers once, asked ten times a
   second, as with the others. *Again* is the same command once more; that it touched nothing was looked at.
 * *Window*: {window} hosts at once, each of which takes from 1 to 6 s to start; the delays alone take {delays_alone} s.
+  Convoy reads all hosts and brings the release to all of them before the first one goes. From its admission to its
+  report a host was away for {beyond_start} s longer than its service takes to start (median; goal ≤ 0.5).
 
 What counts are the ratios: they were measured together. Seconds of one day are not those of another.
 """

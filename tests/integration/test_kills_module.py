@@ -242,9 +242,11 @@ def came(killers: Killers) -> dict[str, Counter[str]]:
 def steps_of_the_code() -> set[str]:
     """Every step and every entry of the journal that target code names.
 
-    Those of packages need an apt and a repository: test_package_module.py kills at them.
+    Those of packages and containers need an apt and a repository, or a podman: test_package_module.py and
+    test_container_module.py kill at them.
     """
-    sources = set((PLUGINS / "module_utils").rglob("*.py")) - {PLUGINS / "module_utils/package_kind.py"}
+    others = {PLUGINS / "module_utils" / f"{kind}_kind.py" for kind in ("package", "container")}
+    sources = set((PLUGINS / "module_utils").rglob("*.py")) - others
     return set().union(*(named_in(source.read_text()) for source in sources))
 
 

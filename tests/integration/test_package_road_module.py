@@ -135,8 +135,8 @@ def test_drift_is_found_and_repaired(site: Site) -> None:
     ("variables", "said"),
     [
         ({"component_kind": "packge"}, "component_kind: unknown kind 'packge': did you mean 'package'?"),
-        ({"component_artifact": "/x.tar"}, "component_artifact: for component_kind: archive only"),
-        ({"component_transfer": "delta"}, "component_transfer: for component_kind: archive only"),
+        ({"component_artifact": "/x.tar"}, "component_artifact: not for component_kind: package"),
+        ({"component_transfer": "delta"}, "component_transfer: not for component_kind: package"),
     ],
 )
 def test_bad_input_is_refused_before_a_host_is_asked(site: Site, variables: dict[str, Any], said: str) -> None:

@@ -39,7 +39,17 @@ def canonical(values: dict[str, Any]) -> bytes:
 SBOM: dict[str, Any] = {"sha256": "0f" * 32, "size": 1, "format": "spdx-json"}
 
 
-@pytest.mark.parametrize("values", [GOOD, {**GOOD, "sbom": SBOM}])
+IMAGE: dict[str, Any] = {
+    "digest": "sha256:" + "0a" * 32,
+    "id": "sha256:" + "0b" * 32,
+    "media_type": "application/vnd.oci.image.manifest.v1+json",
+    "size": 400,
+    "os": "linux",
+    "architecture": "amd64",
+}
+
+
+@pytest.mark.parametrize("values", [GOOD, {**GOOD, "sbom": SBOM}, {**GOOD, "image": IMAGE}])
 def test_schema_and_code_accept_the_same(values: dict[str, Any]) -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     jsonschema.validate(values, SCHEMA)
@@ -70,6 +80,13 @@ def test_schema_and_code_accept_the_same(values: dict[str, Any]) -> None:
         lambda values: values.update(sbom={**SBOM, "size": -1}),
         lambda values: values.update(sbom={**SBOM, "sha256": "0F" * 32}),
         lambda values: values.update(sbom={**SBOM, "path": "x"}),
+        lambda values: values.update(image=None),
+        lambda values: values.update(image={}),
+        lambda values: values.update(image={**IMAGE, "digest": "0a" * 32}),
+        lambda values: values.update(image={**IMAGE, "id": "sha256:" + "0B" * 32}),
+        lambda values: values.update(image={**IMAGE, "size": 0}),
+        lambda values: values.update(image={**IMAGE, "os": 7}),
+        lambda values: values.update(image={**IMAGE, "name": "x"}),
     ],
 )
 def test_schema_and_code_refuse_the_same(spoil: Callable[[dict[str, Any]], object]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import ControllerAction, Result
+from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import (
     TRUST_SPEC,
     Depot,
@@ -34,7 +35,9 @@ class ActionModule(ControllerAction):
     SPEC: ClassVar[dict[str, Any]] = {
         "component": {"type": "str", "required": True},
         "version": {"type": "str", "required": True},
+        "kind": {"type": "str", "choices": ["archive", "container", "tasks"], "default": "archive"},
         "artifact": {"type": "path", "required": True},
+        "image": {"type": "str"},
         "depot": {"type": "path", "required": True},
         "depot_url": {"type": "str"},
         "signing_key": {"type": "path", "required": True},
@@ -67,7 +70,11 @@ class ActionModule(ControllerAction):
 
 
 def _publication(arguments: Mapping[str, Any]) -> Publication:
-    expires = arguments["expires"]
+    expires, is_image = arguments["expires"], arguments["kind"] == "container"
+    if arguments["image"] and not is_image:
+        raise SpecError(
+            f"publish_image: it chooses an image of an OCI layout, and component_kind is {arguments['kind']!r}"
+        )
     return Publication(
         component=arguments["component"],
         version=arguments["version"],
@@ -77,6 +84,8 @@ def _publication(arguments: Mapping[str, Any]) -> Publication:
         signer=arguments["identity"] or None,
         sbom=Path(arguments["sbom"]) if arguments["sbom"] else None,
         provenance=Path(arguments["provenance"]) if arguments["provenance"] else None,
+        is_image=is_image,
+        image=arguments["image"] or None,
     )
 
 
@@ -94,6 +103,7 @@ def _result(published: Published) -> Result:
         "manifest": str(published.path),
         "artifact": str(published.artifact),
         "sbom": asdict(manifest.sbom) if manifest.sbom else None,
+        "image": manifest.image._asdict() if manifest.image else None,
         "state": published.standing.state.value if published.standing else None,
     }
 
@@ -106,7 +116,8 @@ def _line(published: Published, check_mode: bool) -> str:
     if added:
         is_so = "would be" if check_mode else "is" if len(added) == 1 else "are"
         what = f"was published before, its {' and '.join(added)} {is_so} added"
-    return f"{manifest.component} {manifest.version} {what}: serial {manifest.serial}, {len(manifest.files)} files"
+    holds = f"image {manifest.image.digest}" if manifest.image else f"{len(manifest.files)} files"
+    return f"{manifest.component} {manifest.version} {what}: serial {manifest.serial}, {holds}"
 
 
 def _state_lines(published: Published) -> list[str]:

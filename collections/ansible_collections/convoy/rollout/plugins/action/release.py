@@ -28,7 +28,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.pulling import url_
 from ansible_collections.convoy.rollout.plugins.plugin_utils.release_action import ReleaseAction
 from ansible_collections.convoy.rollout.plugins.plugin_utils.rendering import release_id
 
-_OF_STAGING = ("manifest", "package", "tasks", "config", "units")
+_OF_STAGING = ("manifest", "package", "container", "tasks", "config", "units")
 
 
 class ActionModule(ReleaseAction):

@@ -26,8 +26,8 @@ class ActionModule(ReleaseAction):
         """Run the module; add the digest of the rendered files, and how far the host's clock is off."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
-        units = [{"name": unit["name"]} for unit in arguments.get("units") or []]
         rendered = self.rendered(arguments, task_vars or {})
+        units = [{"name": unit["name"]} for unit in rendered.units]
         is_package = bool(arguments.pop("package", None))
         arguments.pop("tasks", None)
         is_shown = self._task.diff and not is_package

@@ -47,6 +47,7 @@ class ActionModule(ControllerAction):
         "tasks": {"type": "dict", "default": {}},
         "in_doubt": {"type": "str", "default": ""},
         "confirm_within": {"type": "raw", "default": 0},
+        "container": {"type": "raw", "default": {}},
         "artifact": {"type": "str", "default": ""},
         "config": {"type": "raw", "default": []},
         "units": {"type": "raw", "default": []},
@@ -164,8 +165,8 @@ class ActionModule(ControllerAction):
             _refuse_when_firing(arguments["alertmanager"])
         if self.check_mode:
             return checked
-        is_archive = arguments["component_kind"] in ("archive", "tasks")
-        if arguments["kind"] != "rollback" and is_archive and not arguments["depot_url"]:
+        is_in_depot = arguments["component_kind"] != "package"
+        if arguments["kind"] != "rollback" and is_in_depot and not arguments["depot_url"]:
             Depot(Path(arguments["depot"])).note(arguments["environment"])
         policy = WhenBusy(arguments["when_busy"])
         patience = _patience(arguments["queue_deadline"])

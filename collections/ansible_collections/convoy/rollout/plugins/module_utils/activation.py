@@ -91,8 +91,9 @@ def confirm(host: Host, order: Order) -> dict[str, Any]:
     host.note("good", release)
     guard.tidy(host)
     host.done("confirmed")
-    processes, _faults = _look_at_processes(host, host.tree.read_record(release), not_before=0)
-    pruned = prune(host, active, _in_use(processes), order.keep)
+    recorded = host.tree.read_record(release)
+    processes, _faults = _look_at_processes(host, recorded, not_before=0)
+    pruned = prune(host, recorded, _in_use(processes), order.keep)
     return host.outcome(release, True, pruned=pruned)
 
 
@@ -372,7 +373,7 @@ def settle(host: Host, recorded: Record, order: Order, judgement: Judgement) -> 
         return host.outcome(recorded.release, True, gate=judgement.gate, process=judgement.processes)
     host.note("good", recorded.release)
     guard.tidy(host)
-    pruned = prune(host, recorded.release, _in_use(judgement.processes), order.keep)
+    pruned = prune(host, recorded, _in_use(judgement.processes), order.keep)
     host.done("pruned")
     return host.outcome(recorded.release, True, pruned=pruned, gate=judgement.gate, process=judgement.processes)
 
@@ -401,7 +402,7 @@ def _has_returned(host: Host, release: str | None) -> bool:
     if host.tree.look_at_current().release != release:
         return False
     recorded = host.tree.read_record(release) if release is not None else None
-    return recorded is None or recorded.package is None or _is_in_place(host, recorded)
+    return recorded is None or kind_of(recorded) is None or _is_in_place(host, recorded)
 
 
 def _return_to(host: Host, release: str | None, left: str) -> Judgement:

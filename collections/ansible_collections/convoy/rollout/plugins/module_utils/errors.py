@@ -72,6 +72,10 @@ class PackageError(ConvoyTargetError):
     """The package manager refused, failed, or does not know what is asked for."""
 
 
+class ContainerError(ConvoyTargetError):
+    """What runs containers refused, failed, or cannot run the image that is asked for."""
+
+
 class GateError(ConvoyTargetError):
     """The description of a gate cannot be right: the message names field, value and rule."""
 

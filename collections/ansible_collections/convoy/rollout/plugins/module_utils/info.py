@@ -128,7 +128,9 @@ def _kind(recorded: Record | None) -> str | None:
         return None
     if recorded.by_tasks:
         return "tasks"
-    return "archive" if recorded.package is None else "package"
+    if recorded.package is not None:
+        return "package"
+    return "container" if recorded.image is not None else "archive"
 
 
 def _damage(host: Host, reading: Reading) -> Iterator[str]:

@@ -9,7 +9,7 @@ nothing besides. Every other kind has a file of its own, which is imported only 
 
 from __future__ import annotations
 
-from typing import Any, Iterator, Mapping, Protocol, Tuple
+from typing import Iterator, Protocol, Tuple
 
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
 from ansible_collections.convoy.rollout.plugins.module_utils.process import Process
@@ -20,10 +20,7 @@ Difference = Tuple[str, str, str, str]
 
 
 class Kind(Protocol):
-    """What a kind does besides what all of them do. What is pruned is the release's directory, with all that it has."""
-
-    def stage(self, host: Host, params: Mapping[str, Any], is_check: bool) -> dict[str, Any]:
-        """Bring the release beside the running one, so that nothing is needed from elsewhere any more."""
+    """What a kind does with a release on a host, besides what all of them do. How one comes there it says by itself."""
 
     def ready(self, host: Host, recorded: Record) -> None:
         """Raise ConvoyTargetError where activate() could not do its work; nothing was changed then."""
@@ -33,6 +30,9 @@ class Kind(Protocol):
 
     def revert(self, host: Host, recorded: Record) -> None:
         """Take off the host what the release brought, where there was nothing before."""
+
+    def sweep(self, host: Host) -> None:
+        """Remove what is left of releases that are gone, outside of their directories."""
 
     def info(self, host: Host, recorded: Record, verify: bool) -> Iterator[str]:
         """How the host differs from the release, a sentence for each difference."""

@@ -80,7 +80,7 @@ class Package:
         self._managers = MANAGERS if managers is None else managers
 
     def stage(self, host: Host, params: Mapping[str, Any], is_check: bool) -> dict[str, Any]:
-        """See Kind. What is installed without a release is kept as one first."""
+        """Bring a release to the host. What is installed without one is kept as one first."""
         wanted = wanted_of(params)
         host.tree.active()
         if self._is_staged(host, wanted):
@@ -126,6 +126,9 @@ class Package:
         host.supervisor.stop([unit.name for unit in recorded.units])
         if manager.installed(pinned.name) is not None:
             manager.remove(pinned.name)
+
+    def sweep(self, host: Host) -> None:
+        """See Kind. All that is kept of a package lies in the directory of its release."""
 
     def info(self, host: Host, recorded: Record, verify: bool) -> Iterator[str]:
         """See Kind."""

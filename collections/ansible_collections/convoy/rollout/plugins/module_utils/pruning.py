@@ -1,14 +1,16 @@
 # Copyright (c) the Convoy contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which releases have had their day. Pure, but for the last function."""
+"""Which releases have had their day. Pure, but for the last two functions."""
 
 from __future__ import annotations
 
 from typing import AbstractSet
 
+from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
 from ansible_collections.convoy.rollout.plugins.module_utils.journal import History
+from ansible_collections.convoy.rollout.plugins.module_utils.record import Record, kind_of
 
 
 def prunable(
@@ -34,10 +36,22 @@ def _newest_first(history: History, present: AbstractSet[str]) -> list[str]:
     return sorted(known, key=lambda release: (history.standings[release].at, release), reverse=True)
 
 
-def prune(host: Host, active: str | None, in_use: AbstractSet[str], keep: int) -> list[str]:
+def prune(host: Host, active: Record, in_use: AbstractSet[str], keep: int) -> list[str]:
     """Remove what has had its day; what was removed."""
-    doomed = prunable(host.history(), host.tree.present(), active, in_use, keep)
+    doomed = prunable(host.history(), host.tree.present(), active.release, in_use, keep)
     for release in doomed:
         host.tree.discard(release)
         host.note("removed", release)
+    sweep(host, active)
     return doomed
+
+
+def sweep(host: Host, recorded: Record) -> None:
+    """Remove what releases of a kind have left elsewhere. That it could not be is no fault of the one in service."""
+    kind = kind_of(recorded)
+    if kind is None:
+        return
+    try:
+        kind.sweep(host)
+    except ConvoyTargetError as error:
+        host.warnings.append(f"not everything of releases that are gone could be removed: {error.message}")

@@ -50,8 +50,9 @@ class Unit(NamedTuple):
 class Record(NamedTuple):
     """All that a release consists of. `probes` and `gate` are what it was gated with.
 
-    `package` has what packages.Pinned has, where the release is a package: its units are only named then. `by_tasks`:
-    tasks of the site put it in place; its units may be only named, where these bring them.
+    `package` has what packages.Pinned has, where the release is a package: its units are only named then. `image` has
+    what containers.Image has, where it is an image that runs in a container. `by_tasks`: tasks of the site put it in
+    place; its units may be only named, where these bring them.
     """
 
     release: str
@@ -63,6 +64,7 @@ class Record(NamedTuple):
     gate: Mapping[str, Any] | None = None
     staged_at: float = 0.0
     package: Mapping[str, Any] | None = None
+    image: Mapping[str, Any] | None = None
     by_tasks: bool = False
 
     @property
@@ -76,8 +78,9 @@ class Record(NamedTuple):
         """As it is stored."""
         lists = {name: [one._asdict() for one in getattr(self, name)] for name in ("files", "units")}
         fields = {**self._asdict(), **lists, "schema": SCHEMA}
-        if self.package is None:
-            del fields["package"]
+        for kind in ("package", "image"):
+            if fields[kind] is None:
+                del fields[kind]
         if not self.by_tasks:
             del fields["by_tasks"]
         return json.dumps(fields, sort_keys=True).encode("ascii") + b"\n"
@@ -89,11 +92,15 @@ def kind_of(recorded: Record) -> Kind | None:
         from ansible_collections.convoy.rollout.plugins.module_utils.tasks_kind import TASKS
 
         return TASKS
-    if recorded.package is None:
-        return None
-    from ansible_collections.convoy.rollout.plugins.module_utils.package_kind import PACKAGE
+    if recorded.package is not None:
+        from ansible_collections.convoy.rollout.plugins.module_utils.package_kind import PACKAGE
 
-    return PACKAGE
+        return PACKAGE
+    if recorded.image is not None:
+        from ansible_collections.convoy.rollout.plugins.module_utils.container_kind import CONTAINER
+
+        return CONTAINER
+    return None
 
 
 def from_json(data: bytes, source: str) -> Record:

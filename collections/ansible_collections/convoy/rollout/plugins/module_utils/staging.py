@@ -12,8 +12,9 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any, Iterator, Mapping, NamedTuple, Sequence
 
-from ansible_collections.convoy.rollout.plugins.module_utils import durable, names
+from ansible_collections.convoy.rollout.plugins.module_utils import containers, durable, names
 from ansible_collections.convoy.rollout.plugins.module_utils import record as records
+from ansible_collections.convoy.rollout.plugins.module_utils.containers import Image
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import (
     ArchiveError,
     InputError,
@@ -23,6 +24,7 @@ from ansible_collections.convoy.rollout.plugins.module_utils.errors import (
 )
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
 from ansible_collections.convoy.rollout.plugins.module_utils.member import Limits
+from ansible_collections.convoy.rollout.plugins.module_utils.pruning import sweep
 from ansible_collections.convoy.rollout.plugins.module_utils.record import FileEntry, Record, Unit
 from ansible_collections.convoy.rollout.plugins.module_utils.unpack import (
     Artifact,
@@ -65,6 +67,7 @@ class Wanted(NamedTuple):
     units: tuple[Unit, ...] = ()
     probes: tuple[Mapping[str, Any], ...] = ()
     gate: Mapping[str, Any] | None = None
+    image: Image | None = None
     by_tasks: bool = False
 
     def record(self, staged_at: float) -> Record:
@@ -80,6 +83,7 @@ class Wanted(NamedTuple):
             probes=self.probes,
             gate=self.gate,
             staged_at=staged_at,
+            image=self.image._asdict() if self.image is not None else None,
             by_tasks=self.by_tasks,
         )
 
@@ -110,6 +114,16 @@ def manifest(fields: Mapping[str, Any]) -> tuple[Artifact, tuple[FileEntry, ...]
     return Artifact(str(digest), size, kind), entries
 
 
+def image(fields: Mapping[str, Any]) -> Image | None:
+    """The image of a manifest, None where the artifact is none. InputError names what is wrong in it."""
+    return containers.image_of(fields["image"]) if fields.get("image") is not None else None
+
+
+def image_file(image: Image) -> ConfigFile:
+    """The file of a release by which its unit knows which image to run."""
+    return ConfigFile(containers.IMAGE_FILE, image.environment.encode("ascii"), 0o644)
+
+
 def is_staged(host: Host, wanted: Wanted) -> bool:
     """Whether the release is here, whole, and the one that is wanted. Reads only.
 
@@ -120,10 +134,11 @@ def is_staged(host: Host, wanted: Wanted) -> bool:
     except NotIntactError:
         return False
     expected = wanted.record(recorded.staged_at)
-    if (recorded.artifact.get("sha256"), recorded.files, recorded.units) != (
+    if (recorded.artifact.get("sha256"), recorded.files, recorded.units, recorded.image) != (
         expected.artifact["sha256"],
         expected.files,
         expected.units,
+        expected.image,
     ):
         raise InputError(
             f"release {wanted.release} is on this host with another content (its artifact is "
@@ -137,6 +152,10 @@ def check(host: Host, wanted: Wanted) -> None:
     check_format(wanted.artifact.format)
     host.tree.active()
     host.units.plan(wanted.record(0.0).own_units)
+    if wanted.image is not None:
+        from ansible_collections.convoy.rollout.plugins.module_utils.container_kind import CONTAINER
+
+        CONTAINER.check(wanted.image)
 
 
 def check_not_in_use(host: Host, release: str) -> None:
@@ -197,7 +216,12 @@ def stage(host: Host, wanted: Wanted, artifact: str, limits: Limits, strict: boo
     """Bring the release to the host. Until its last step nothing has its name; if it fails, nothing is left."""
     with work_place(host, wanted.release) as place:
         _unpack(host, wanted, artifact, place, limits, strict, delta)
-        publish(host, wanted.record(host.clock.wall()), place)
+        recorded = wanted.record(host.clock.wall())
+        if recorded.image is not None:
+            from ansible_collections.convoy.rollout.plugins.module_utils.container_kind import CONTAINER
+
+            CONTAINER.load(host, recorded, place)
+        publish(host, recorded, place)
         host.tree.clear_fetched()
 
 
@@ -357,6 +381,19 @@ def ensure_noted(host: Host, release: str) -> bool:
     return True
 
 
+def ensure_loaded(host: Host, release: str) -> bool:
+    """Bring in anew what the kind of a release keeps elsewhere, and somebody removed. Whether anything was."""
+    recorded = host.tree.read_record(release)
+    if recorded.image is None:
+        return False
+    from ansible_collections.convoy.rollout.plugins.module_utils.container_kind import CONTAINER
+
+    if CONTAINER.has(host, recorded):
+        return False
+    CONTAINER.load(host, recorded, host.tree.release(release))
+    return True
+
+
 def remove(host: Host, release: str) -> bool:
     """Remove a release that is neither active nor the last good one. False when it is not here."""
     tree = host.tree
@@ -367,6 +404,9 @@ def remove(host: Host, release: str) -> bool:
         raise TreeError(f"release {release} is the last good one, the target of a rollback, and cannot be removed")
     if not os.path.lexists(tree.release(release)) and not os.path.lexists(tree.record_path(release)):
         return False
+    recorded = tree.read_record(release) if release in present else None
     tree.discard(release)
     host.note("removed", release)
+    if recorded is not None:
+        sweep(host, recorded)
     return True

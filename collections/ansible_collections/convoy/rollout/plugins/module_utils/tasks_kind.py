@@ -9,7 +9,7 @@ is whether they were begun, and how they ended. See tasks_road for the two calls
 
 from __future__ import annotations
 
-from typing import Any, Iterator, Mapping
+from typing import Iterator
 
 from ansible_collections.convoy.rollout.plugins.module_utils import process
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import InputError
@@ -23,10 +23,6 @@ from ansible_collections.convoy.rollout.plugins.module_utils.record import Recor
 class Tasks:
     """See kinds.Kind."""
 
-    def stage(self, host: Host, params: Mapping[str, Any], is_check: bool) -> dict[str, Any]:
-        """See Kind. It is an archive's way, which the module goes by itself."""
-        raise InputError(f"release {params['release']} is staged as an archive is: give artifact and manifest")
-
     def ready(self, host: Host, recorded: Record) -> None:
         """See Kind. One call alone cannot do it."""
         raise InputError(
@@ -38,6 +34,9 @@ class Tasks:
         """See Kind. The tasks do it."""
 
     def revert(self, host: Host, recorded: Record) -> None:
+        """See Kind. The tasks do it."""
+
+    def sweep(self, host: Host) -> None:
         """See Kind. The tasks do it."""
 
     def info(self, host: Host, recorded: Record, verify: bool) -> Iterator[str]:

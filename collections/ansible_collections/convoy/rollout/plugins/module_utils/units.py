@@ -107,7 +107,7 @@ class UnitDirectory:
         for entry in os.scandir(self.path):
             if entry.is_file(follow_symlinks=False) or entry.name in names:
                 there = self._read(entry.name)
-                if there.component == self.component or there.name in names:
+                if there is not None and (there.component == self.component or there.name in names):
                     found[there.name] = there
         return found
 
@@ -130,12 +130,16 @@ class UnitDirectory:
         """Remove what a killed call left of the files of these units."""
         durable.clear_temporaries(self.path, {unit.name for unit in wanted})
 
-    def _read(self, name: str) -> UnitFile:
+    def _read(self, name: str) -> UnitFile | None:
+        """A file of the directory; None for one that was removed since it was listed, as a host does by itself."""
         path = os.path.join(self.path, name)
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            return UnitFile(name, None, "")
-        with open(path, encoding="utf-8", errors="replace", newline="") as stream:
-            first = stream.readline()
-            if not first.startswith(MARKER):
-                return UnitFile(name, None, first + stream.read())
-            return UnitFile(name, first[len(MARKER) :].split(" ", 1)[0].strip(), stream.read())
+        try:
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                return UnitFile(name, None, "")
+            with open(path, encoding="utf-8", errors="replace", newline="") as stream:
+                first = stream.readline()
+                if not first.startswith(MARKER):
+                    return UnitFile(name, None, first + stream.read())
+                return UnitFile(name, first[len(MARKER) :].split(" ", 1)[0].strip(), stream.read())
+        except FileNotFoundError:
+            return None

@@ -103,9 +103,10 @@ findings:
       description:
         - What kind of thing it is. V(release) is the link C(current), V(record) what the host knows of the release,
           V(file) a file of it, V(unit) a unit file, V(enabled) whether a unit starts at boot, V(state) how a unit is,
-          V(process) what runs, V(package) a package of the distribution, V(tasks) how those of the site ended that
-          put the release in place. Not Convoy's to change are V(foreign-file), a file in the release that is not of it,
-          V(foreign-unit), a unit file that somebody else wrote in its place, and V(drop-in), a file that adds to one.
+          V(process) what runs, V(package) a package of the distribution, V(image) and V(container) what a container
+          runs, V(tasks) how those of the site ended that put the release in place. Not Convoy's to change are
+          V(foreign-file), a file in the release that is not of it, V(foreign-unit), a unit file that somebody else
+          wrote in its place, and V(drop-in), a file that adds to one.
       type: str
       sample: file
     name:

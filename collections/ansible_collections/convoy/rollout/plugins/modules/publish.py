@@ -33,13 +33,25 @@ options:
         quotes.
     type: str
     required: true
+  kind:
+    description: What it is, an V(archive), the image of a V(container), or an archive that V(tasks) put in place.
+    type: str
+    choices: [archive, container, tasks]
+    default: archive
   artifact:
     description:
       - The path of the archive on the controller. Its name must end in C(.tar), C(.tar.gz), C(.tgz), C(.tar.bz2),
         C(.tar.xz), C(.tar.zst), C(.zip) or C(.whl) (a wheel is a zip).
       - C(.tar.zst) needs Python 3.14 on the controller and on every host.
+      - With O(kind=container) it is the OCI layout of an image, an archive or the directory itself. Every blob is
+        compared with the digest that it is named after, and the manifest that is signed names the digest of the image.
     type: path
     required: true
+  image:
+    description:
+      - Which image of a layout that holds several is meant, by its name in C(org.opencontainers.image.ref.name) or by
+        the digest of its manifest. Only for O(kind=container).
+    type: str
   depot:
     description:
       - The directory of the depot on the controller. It is created when it is not there.
@@ -193,6 +205,19 @@ sbom:
     sha256: 6f8c1e0d9b7a45f2836ce4d1a09b7c5e2f3d4a6b8c9e0f1a2b3c4d5e6f708192
     size: 10240
     format: cyclonedx-json
+image:
+  description:
+    - The image, with the C(digest) of its manifest, its C(id), which podman knows it by, and what it is made for. Null
+      for an archive.
+  returned: success
+  type: dict
+  sample:
+    digest: sha256:0d8efbd412ba5b1115bede1d6f76f542d672afd909374060473b8fefb19fb076
+    id: sha256:0b1dc1a53b21d8357006933ca0f44876441f1fc8dbedc4ae82f54b3e3da27e54
+    media_type: application/vnd.oci.image.manifest.v1+json
+    size: 401
+    os: linux
+    architecture: amd64
 state:
   description:
     - Where the release stands, V(quarantined), V(verified) or V(promoted). Null in check mode for a new one.

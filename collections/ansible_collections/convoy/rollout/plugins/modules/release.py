@@ -95,6 +95,13 @@ options:
       lock_timeout:
         description: How many seconds to wait for others that install packages. V(120) if not given.
         type: int
+  container:
+    description:
+      - For O(state=staged) of a release that was published as a container, how its image runs. It is what
+        C(component_container) of the role P(convoy.rollout.component#role) is, and the action makes a unit of it.
+      - The image is brought into the storage of podman when the release is staged, and from the release again where it
+        is gone. No registry is ever asked.
+    type: dict
   tasks:
     description:
       - That the release is put in place by tasks of the site, between O(state=begun) and O(state=settled). With

@@ -112,7 +112,8 @@ version:
   type: str
   sample: "1.1.0"
 kind:
-  description: Whether it is an V(archive), a V(package), or put in place by V(tasks); null when there is none.
+  description:
+    - Whether it is an V(archive), a V(package) or a V(container), or put in place by V(tasks); null when there is none.
   returned: always
   type: str
   sample: archive

@@ -57,12 +57,16 @@ options:
       - A rollback without it goes to the last good release of what most of the hosts run.
     type: str
   component_kind:
-    description: Of which kind the component is, V(archive), V(package) or V(tasks).
+    description: Of which kind the component is, V(archive), V(package), V(container) or V(tasks).
     type: str
     default: archive
   package:
     description: The package, as C(component_package) of the role P(convoy.rollout.component#role) describes it.
     type: dict
+    default: {}
+  container:
+    description: How the image runs, C(component_container) of the role P(convoy.rollout.component#role).
+    type: raw
     default: {}
   tasks:
     description: C(component_tasks) of the role P(convoy.rollout.component#role).

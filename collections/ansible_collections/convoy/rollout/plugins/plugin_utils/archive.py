@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, ClassVar
 
 from ansible_collections.convoy.rollout.plugins.module_utils import record, unpack
+from ansible_collections.convoy.rollout.plugins.module_utils.containers import Image
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ArchiveError
 from ansible_collections.convoy.rollout.plugins.module_utils.member import Limits, Source
 from ansible_collections.convoy.rollout.plugins.module_utils.record import FileEntry
@@ -34,10 +35,11 @@ class UnsafeArtifactError(ConvoyError):
 
 @dataclass(frozen=True)
 class Contents:
-    """An archive that was opened: what it is, and what it holds."""
+    """An archive that was opened: what it is, and what it holds; ``image`` where that is one of a container."""
 
     artifact: Artifact
     files: tuple[FileEntry, ...]
+    image: Image | None = None
 
 
 def format_of(artifact: Path) -> str:

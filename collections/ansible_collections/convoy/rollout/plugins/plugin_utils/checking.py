@@ -34,7 +34,7 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.depot import (
     require_directory,
     trust_of,
 )
-from ansible_collections.convoy.rollout.plugins.plugin_utils.kinds import check_kind, package_digest
+from ansible_collections.convoy.rollout.plugins.plugin_utils.kinds import check_kind, check_published, package_digest
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import stream_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import LedgerError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.manifest import Manifest
@@ -86,6 +86,7 @@ def check(asked: Mapping[str, Any], forks: int, now: float) -> dict[str, Any]:
     if asked["component_kind"] == "package":
         return {**checked, **left, **_resolve_package(asked)}
     resolved = _resolve(asked, now)
+    check_published(asked["component_kind"], resolved.manifest)
     if transfer is Transfer.PULL:
         _refuse_unfetchable(asked, resolved.manifest)
     return {**checked, **left, **_facts(resolved)}

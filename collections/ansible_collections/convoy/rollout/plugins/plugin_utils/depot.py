@@ -14,14 +14,14 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ansible_collections.convoy.rollout.plugins.module_utils import durable, record
 from ansible_collections.convoy.rollout.plugins.module_utils.naming import did_you_mean
-from ansible_collections.convoy.rollout.plugins.plugin_utils import depot_states, manifest, terms
+from ansible_collections.convoy.rollout.plugins.plugin_utils import depot_states, manifest, oci, terms
 from ansible_collections.convoy.rollout.plugins.plugin_utils.archive import Contents, examine, format_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.attestation import builder_of, verifier_of
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError
@@ -100,7 +100,10 @@ def require_directory(asked: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Publication:
-    """What is to be published, and for whom. Raises ManifestError for names that cannot be."""
+    """What is to be published, and for whom. Raises ManifestError for names that cannot be.
+
+    With ``is_image`` the artifact is an OCI layout, a directory or an archive, and ``image`` says which of its images.
+    """
 
     component: str
     version: str
@@ -110,6 +113,8 @@ class Publication:
     signer: str | None = None
     sbom: Path | None = None
     provenance: Path | None = None
+    is_image: bool = False
+    image: str | None = None
 
     def __post_init__(self) -> None:
         manifest.check_name(self.component, self.version)
@@ -236,10 +241,8 @@ class Depot:
         """
         trust, author = trust or Trust(), Author(by, now, "")
         with self.failures_told(), self.files.locked(), self.files.workspace() as workspace:
-            archive_format = format_of(publication.artifact)
             archive = workspace / "artifact"
-            shutil.copyfile(publication.artifact, archive)
-            contents = examine(archive, archive_format, workspace / "trial")
+            contents = _contents(publication, archive, workspace / "trial")
             attached = read_attached(publication.sbom, publication.provenance, contents.artifact.sha256)
             existing = self._existing(publication, contents, attached)
             if existing is not None:
@@ -263,8 +266,9 @@ class Depot:
         with self.failures_told(), tempfile.TemporaryDirectory(prefix="convoy-") as workspace:
             if self.path.exists():
                 self.files.check_private()
-            archive_format = format_of(publication.artifact)
-            contents = examine(publication.artifact, archive_format, Path(workspace) / "trial")
+            given = publication.artifact
+            archive = given if given.is_file() else Path(workspace) / "artifact"
+            contents = _contents(publication, archive, Path(workspace) / "trial")
             attached = read_attached(publication.sbom, publication.provenance, contents.artifact.sha256)
             existing = self._existing(publication, contents, attached)
             if existing is None:
@@ -592,6 +596,7 @@ class Depot:
             expires=publication.expires,
             signer=publication.signer,
             sbom=attached.bound,
+            image=contents.image,
         )
 
     def _last_serial(self, component: str) -> int:
@@ -711,6 +716,21 @@ def _vouched_by(signers: Sequence[Identity], builder: Identity | None) -> str:
     return f"{signed}; built by {builder.principal} ({builder.fingerprint})" if builder else signed
 
 
+def _contents(publication: Publication, archive: Path, scratch: Path) -> Contents:
+    """What is to be published, as it lies at ``archive``; it is copied there unless that is the artifact itself."""
+    if publication.is_image and publication.artifact.is_dir():
+        archive_format = "tar"
+        oci.pack(publication.artifact, archive)
+    else:
+        archive_format = format_of(publication.artifact)
+        if archive != publication.artifact:
+            shutil.copyfile(publication.artifact, archive)
+    contents = examine(archive, archive_format, scratch)
+    if not publication.is_image:
+        return contents
+    return replace(contents, image=oci.read(scratch, contents.files, publication.image))
+
+
 def _holds(path: Path, content: bytes) -> bool:
     """Whether the file is there with this content."""
     return path.is_file() and read_up_to(path, len(content)) == content
@@ -744,6 +764,8 @@ def _difference(found: Manifest, publication: Publication, contents: Contents, a
         return f"another expiry ({format_time(found.expires) if found.expires else 'none'})"
     if publication.signer not in (None, found.signer):
         return f"another signer ({found.signer or 'none named'})"
+    if found.image != contents.image:
+        return f"another image ({found.image.digest if found.image else 'none'})"
     if attached.bound not in (None, found.sbom):
         return f"another SBOM ({found.sbom.sha256 if found.sbom else 'none'})"
     return ""

@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeVar
 
-from ansible_collections.convoy.rollout.plugins.module_utils import names, record
+from ansible_collections.convoy.rollout.plugins.module_utils import containers, names, record
+from ansible_collections.convoy.rollout.plugins.module_utils.containers import Image
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError
 from ansible_collections.convoy.rollout.plugins.module_utils.naming import did_you_mean
 from ansible_collections.convoy.rollout.plugins.module_utils.record import FileEntry
@@ -64,7 +65,8 @@ class Manifest:
     """A release as its publisher signed it. Raises ManifestError for values that cannot be.
 
     ``serial`` grows with every publication of the component. ``audience`` names the
-    environments that may run the release; empty is all of them. Times are UTC, in whole seconds.
+    environments that may run the release; empty is all of them. Times are UTC, in whole seconds. ``image`` is what
+    the artifact is the OCI layout of, where it is one.
     """
 
     component: str
@@ -77,6 +79,7 @@ class Manifest:
     expires: datetime | None = None
     signer: str | None = None
     sbom: Sbom | None = None
+    image: Image | None = None
 
     def __post_init__(self) -> None:
         check_name(self.component, self.version)
@@ -116,8 +119,9 @@ class Manifest:
             raise ManifestError(f"'{error.object[error.start - 40 : error.end]!a}' is no valid UTF-8") from error
 
     def for_host(self) -> dict[str, Any]:
-        """What a host needs of it to stage the release: artifact and files."""
+        """What a host needs of it to stage the release: artifact, files, and the image where it is one."""
         return {
+            **({"image": self.image._asdict()} if self.image is not None else {}),
             "artifact": {
                 "sha256": self.artifact.sha256,
                 "size": self.artifact.size,
@@ -188,7 +192,7 @@ def format_time(moment: datetime) -> str:
 
 def _from_values(values: Any) -> Manifest:
     known = {"schema", *(field.name for field in fields(Manifest))}
-    required = known - {"audience", "expires", "signer", "sbom"}
+    required = known - {"audience", "expires", "signer", "sbom", "image"}
     _check_keys("the manifest", values, required, known)
     if values["schema"] != SCHEMA:
         raise ManifestError(f"schema {values['schema']!r} is unknown: this Convoy reads {SCHEMA}")
@@ -204,6 +208,7 @@ def _from_values(values: Any) -> Manifest:
         expires=None if expires is None else parse_time("expires", _typed("expires", expires, str)),
         signer=None if signer is None else _typed("signer", signer, str),
         sbom=_content("sbom", values["sbom"], Sbom) if "sbom" in values else None,
+        image=_image(values["image"]) if "image" in values else None,
     )
 
 
@@ -216,6 +221,13 @@ def _content(name: str, values: Any, kind: Callable[[str, int, str], _Content]) 
         _typed(f"{name}.size", values["size"], int),
         _typed(f"{name}.format", values["format"], str),
     )
+
+
+def _image(values: Any) -> Image:
+    try:
+        return containers.image_of(_typed("image", values, dict))
+    except ConvoyTargetError as error:
+        raise ManifestError(str(error)) from error
 
 
 def _file(values: Any) -> FileEntry:

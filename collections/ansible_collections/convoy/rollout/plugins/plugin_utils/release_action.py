@@ -12,18 +12,20 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import lookup_loader
 
+from ansible_collections.convoy.rollout.plugins.plugin_utils.container_unit import unit
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
-from ansible_collections.convoy.rollout.plugins.plugin_utils.rendering import Rendered, named, render
+from ansible_collections.convoy.rollout.plugins.plugin_utils.rendering import Rendered, named, render, with_container
 
 
 class ReleaseAction(ActionBase):
     """What the actions ``release`` and ``release_info`` have in common."""
 
     def rendered(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Rendered:
-        """Take ``config`` and ``units`` out of the arguments and render them with the host's variables.
+        """Take ``config``, ``units`` and ``container`` out of the arguments and render them with the host's variables.
 
-        Those of a package are not rendered, and units that tasks bring neither.
+        Those of a package are not rendered, and units that tasks bring neither; that of a container is written here.
         """
+        container = arguments.pop("container", None)
         config, units = arguments.pop("config", None) or [], arguments.pop("units", None) or []
 
         def template(source: str) -> str:
@@ -36,7 +38,11 @@ class ReleaseAction(ActionBase):
         try:
             if arguments.get("package"):
                 return named(units)
-            return render(config, units, template, may_be_named=arguments.get("tasks") is not None)
+            rendered = render(config, units, template, may_be_named=arguments.get("tasks") is not None)
+            if container is None:
+                return rendered
+            component = str(arguments["component"])
+            return with_container(rendered, unit(component, arguments.get("root") or f"/srv/{component}", container))
         except ConvoyError as error:
             raise AnsibleActionFail(str(error), result={"reason": error.reason}) from None
 

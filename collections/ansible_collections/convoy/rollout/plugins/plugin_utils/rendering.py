@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ansible_collections.convoy.rollout.plugins.module_utils.packages import in_release_id
@@ -54,6 +54,11 @@ def render(
         tuple(unit(f"component_units[{n}]", item) for n, item in enumerate(units)),
         frozenset(str(item.get("dest", item.get("name"))) for item in (*config, *units) if item.get("secret")),
     )
+
+
+def with_container(rendered: Rendered, unit: Mapping[str, str]) -> Rendered:
+    """With the unit that runs a container before the others."""
+    return replace(rendered, units=(unit, *rendered.units))
 
 
 def named(units: Sequence[Any]) -> Rendered:

@@ -80,6 +80,7 @@ def arguments() -> dict[str, Any]:
         "manifest": {"type": "dict"},
         "package": {"type": "dict", "options": package},
         "tasks": {"type": "dict", "options": tasks},
+        "container": {"type": "dict"},
         "transfer": {"type": "str", "choices": ["push", "delta", "pull"], "default": "push"},
         "releases": {"type": "list", "elements": "dict", "default": []},
         "delta": {"type": "dict", "options": delta},
@@ -121,7 +122,12 @@ def wanted_of(params: dict[str, Any]) -> staging.Wanted:
             raise InputError(f"unit {unit['name']!r} has no content: only a package, or tasks, bring units")
     units = tuple(Unit(names.unit(unit["name"]), unit["content"] or "", unit["action"]) for unit in params["units"])
     config = tuple(staging.config_file(fields) for fields in params["config"])
-    return staging.Wanted(params["release"], params["version"], artifact, files, config, units, by_tasks=is_by_tasks)
+    image = staging.image(params["manifest"])
+    if image is not None:
+        config += (staging.image_file(image),)
+    return staging.Wanted(
+        params["release"], params["version"], artifact, files, config, units, image=image, by_tasks=is_by_tasks
+    )
 
 
 def order_of(params: dict[str, Any]) -> activation.Order:
@@ -156,7 +162,7 @@ def stage(host: Host, params: dict[str, Any], is_check: bool) -> dict[str, Any]:
     staging.check(host, wanted)
     if staging.is_staged(host, wanted):
         host.done("verified")
-        changed = not is_check and staging.ensure_noted(host, release)
+        changed = not is_check and any([staging.ensure_noted(host, release), staging.ensure_loaded(host, release)])
         if not is_check:
             staging.forget_mended(host, release)
         return dict(host.outcome(release, changed), artifact_needed=False)

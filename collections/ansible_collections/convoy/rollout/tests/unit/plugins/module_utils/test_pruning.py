@@ -50,7 +50,7 @@ def test_pruned_releases_are_gone_with_their_records(world: Any) -> None:
     for number in range(3):
         world.write_journal(Entry(float(number), "good", world.stage(f"1.{number}.0")))
     host = world.host()
-    assert prune(host, "1.2.0-abc", set(), keep=1) == ["1.0.0-abc"]
+    assert prune(host, host.tree.read_record("1.2.0-abc"), set(), keep=1) == ["1.0.0-abc"]
     assert host.tree.present() == {"1.1.0-abc", "1.2.0-abc"}
     assert sorted(path.name for path in (world.root / ".convoy" / "releases").iterdir()) == [
         "1.1.0-abc.json",

@@ -93,6 +93,22 @@ def test_masked_or_linked_unit_is_refused(directory: UnitDirectory, target: str)
         directory.plan([A])
 
 
+def test_a_file_that_goes_while_the_directory_is_read_is_not_there(
+    directory: UnitDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host removes the timer of a confirmation by itself."""
+    directory.write([A, B], "1.0")
+    lstat = os.lstat
+
+    def removed(path: str) -> os.stat_result:
+        if path.endswith("/a.service"):
+            os.unlink(path)
+        return lstat(path)
+
+    monkeypatch.setattr(units.os, "lstat", removed)
+    assert list(directory.find([A, B])) == ["b.service"]
+
+
 def test_file_that_is_no_text_is_somebody_elses(directory: UnitDirectory) -> None:
     Path(directory.path, "a.service").write_bytes(b"\xff\xfe\0")
     with pytest.raises(TreeError, match="was not written by Convoy"):

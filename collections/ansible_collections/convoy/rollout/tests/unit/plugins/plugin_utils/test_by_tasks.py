@@ -18,6 +18,7 @@ ASKED: dict[str, Any] = {
     "kind": "deploy",
     "component_kind": "tasks",
     "package": {},
+    "container": {},
     "tasks": ALL,
     "in_doubt": "",
     "confirm_within": 0,

@@ -284,6 +284,13 @@ def test_a_colour_that_cannot_be_told_is_said_to_be_so() -> None:
 )
 def test_what_does_not_go_with_colours_is_refused(asked: dict[str, Any], told: str) -> None:
     tasks = {"drain": __file__, "undrain": __file__}
-    usual = {"ledger_url": "sqlite://", "gate": {}, "hosts": list(BLUE), "traffic_adapter": "haproxy", "package": {}}
+    usual = {
+        "ledger_url": "sqlite://",
+        "gate": {},
+        "hosts": list(BLUE),
+        "traffic_adapter": "haproxy",
+        "package": {},
+        "container": {},
+    }
     with pytest.raises(SpecError, match=told):
         check({**ROLLBACK, **usual, "traffic_tasks": tasks, **asked}, 5, 0.0)

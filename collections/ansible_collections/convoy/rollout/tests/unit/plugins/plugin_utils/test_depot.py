@@ -46,10 +46,12 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_attached impo
 from ansible_collections.convoy.rollout.plugins.plugin_utils.depot_states import State
 from ansible_collections.convoy.rollout.plugins.plugin_utils.errors import ConvoyError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.manifest import ManifestError
+from ansible_collections.convoy.rollout.plugins.plugin_utils.oci import NotAnImageError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.provenance import Policy
 from ansible_collections.convoy.rollout.plugins.plugin_utils.sbom import SbomError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.signing import SshSigner, SshVerifier
 from ansible_collections.convoy.rollout.tests.unit.plugins.builders import BUILDER, POLICY_SOURCE, Builder
+from ansible_collections.convoy.rollout.tests.unit.plugins.layouts import REF_NAME, Layout
 
 NOW = datetime(2026, 6, 1, 12, 0, 0, 999_999, tzinfo=UTC)
 LATER = datetime(2026, 6, 2, tzinfo=UTC)
@@ -1009,3 +1011,46 @@ def test_nothing_is_collected_where_a_release_cannot_be_read(world: World) -> No
     with pytest.raises(depot.DamagedReleaseError, match="Nothing is collected"):
         collected(world, {"staging": {}})
     assert len(list((world.home / "depot" / "blobs" / "sha256").iterdir())) == 2
+
+
+# containers
+
+
+def layout_of(world: World, name: str, *contents: bytes) -> tuple[Path, list[str]]:
+    """A layout's directory with these images; the digests of their manifests."""
+    layout = Layout(world.home / name)
+    images = [layout.image({"server": content}, annotations={REF_NAME: str(n)}) for n, content in enumerate(contents)]
+    layout.index(images)
+    return layout.directory, [str(image["digest"]) for image in images]
+
+
+def test_an_image_is_published_by_its_digest(world: World) -> None:
+    directory, (digest,) = layout_of(world, "layout", b"x")
+    assert world.depot.preview(world.publication(artifact=directory, is_image=True), NOW).manifest.image is not None
+    assert not (world.home / "depot").exists()
+    published = world.publish(artifact=directory, is_image=True)
+    image = world.resolve().manifest.image
+    assert image is not None
+    assert (image.digest, image.architecture, published.manifest.artifact.format) == (digest, "amd64", "tar")
+    assert not world.publish(artifact=directory, is_image=True).changed
+
+
+def test_one_of_several_images_is_chosen_for_good(world: World) -> None:
+    directory, (_first, second) = layout_of(world, "layout", b"x", b"y")
+    with pytest.raises(NotAnImageError, match="the layout holds 2 images: choose one with publish_image"):
+        world.publish(artifact=directory, is_image=True)
+    assert not world.visible()
+    published = world.publish(artifact=directory, is_image=True, image="1")
+    assert published.manifest.image is not None
+    assert published.manifest.image.digest == second
+    with pytest.raises(depot.VersionTakenError, match=f"with another image \\({second}\\)"):
+        world.publish(artifact=directory, is_image=True, image="0")
+
+
+def test_what_is_no_image_is_not_published_as_one(world: World) -> None:
+    with pytest.raises(NotAnImageError, match="this is no OCI layout: the artifact has no file oci-layout"):
+        world.publish(is_image=True)
+    assert not world.visible()
+    directory, _digests = layout_of(world, "layout", b"x")
+    with pytest.raises(UnsafeArtifactError, match="is no file: give the path of the archive to publish"):
+        world.publish(artifact=directory)
