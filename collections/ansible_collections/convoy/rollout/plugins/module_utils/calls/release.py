@@ -42,7 +42,11 @@ def arguments() -> dict[str, Any]:
         "content": {"type": "str"},
         "action": {"type": "str", "choices": ["restart", "reload"], "default": "restart"},
     }
-    package = {"name": {"type": "str", "required": True}, "lock_timeout": {"type": "int"}}
+    package = {
+        "name": {"type": "str", "required": True},
+        "lock_timeout": {"type": "int"},
+        "manager": {"type": "str", "choices": ["auto", "apt", "dnf"], "default": "auto"},
+    }
     limits = {key: {"type": "int", "default": value} for key, value in Limits()._asdict().items()}
     delta = {
         "base": {"type": "str", "required": True},
