@@ -463,7 +463,7 @@ def test_a_repair_needs_no_record(hello: Packages) -> None:
 
 def test_an_archive_imports_nothing_of_packages(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     top = "ansible_collections.convoy.rollout.plugins.module_utils."
-    for module in ("package_kind", "packages", "apt", "kinds"):
+    for module in ("package_kind", "packages", "apt", "dnf", "kinds"):
         monkeypatch.setitem(sys.modules, top + module, None)
     release = world.stage("1.0.0")
     assert activation.activate(world.host(), world.order(release))["active"] == release
