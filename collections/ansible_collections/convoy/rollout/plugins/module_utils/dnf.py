@@ -98,7 +98,7 @@ class Dnf:
             raise unknown_version(name, version, known)
         brought = self._resolve("install", name, version)
         changes = [Change(one.name, self._version(one.name), one.version) for one in brought]
-        return (*changes, *self._replaced([one.path for one in brought]))
+        return (*changes, *self._replaced(brought))
 
     def fetch(self, wanted: Sequence[tuple[str, str]], place: str) -> list[Kept]:
         """See Manager. dnf compares digests with the repository's, and signatures as its configuration demands."""
@@ -123,7 +123,7 @@ class Dnf:
         done = run(["rpm", "--upgrade", "--test", *_EXACTLY, *paths], ASK)
         if done.code:
             return done.words
-        gone = [f"{change.name} {change.old}" for change in self._replaced(paths)]
+        gone = [f"{change.name} {change.old}" for change in self._replaced(_read(paths))]
         return f"it would replace {', '.join(gone)}" if gone else None
 
     def install(self, paths: Sequence[str]) -> None:
@@ -215,20 +215,18 @@ class Dnf:
             weakref.finalize(self, shutil.rmtree, self._place, True)
         return self._place
 
-    def _replaced(self, paths: Sequence[str]) -> list[Change]:
-        """What rpm would take away since one of these says that it comes in its place."""
+    def _replaced(self, brought: Sequence[Kept]) -> list[Change]:
+        """What rpm would take away since one of these says that it comes in its place, and none of them is its own."""
+        if not brought:
+            return []
         form = f"[{_MARK}%{{OBSOLETENAME}} %{{OBSOLETEFLAGS:depflags}} %{{OBSOLETEVERSION}}\\n]"
-        said = run(["rpm", "--query", "--queryformat", form, "--package", *paths], ASK).said if paths else ""
+        said = run(["rpm", "--query", "--queryformat", form, "--package", *(kept.path for kept in brought)], ASK).said
+        own = {kept.name for kept in brought}
         gone = []
         for name, relation, limit in parse_obsoletes(said):
-            found = self.installed(name)
-            if found is not None and (
-                not limit
-                or rpm_versions.satisfies(
-                    rpm_versions.parse_evr(found.version), relation, rpm_versions.parse_evr(limit)
-                )
-            ):
-                gone.append(Change(name, found.version, None))
+            version = None if name in own else self._version(name)
+            if version is not None and is_named(version, relation, limit):
+                gone.append(Change(name, version, None))
         return gone
 
     def _unlock(self, name: str) -> None:
@@ -268,6 +266,11 @@ def parse_obsoletes(text: str) -> Iterator[tuple[str, str, str]]:
         fields = line[len(_MARK) :].split()
         if line.startswith(_MARK) and fields:
             yield fields[0], *(fields[1:] if len(fields) == 3 else ("", ""))
+
+
+def is_named(version: str, relation: str, limit: str) -> bool:
+    """Whether what is replaced is this version, or all of them."""
+    return not limit or rpm_versions.satisfies(rpm_versions.parse_evr(version), relation, rpm_versions.parse_evr(limit))
 
 
 def parse_verify(text: str) -> list[str]:

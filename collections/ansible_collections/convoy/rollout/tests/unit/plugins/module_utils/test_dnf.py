@@ -108,6 +108,9 @@ def test_what_is_replaced() -> None:
         ("old-lib", "<", "2"),
         ("older", "", ""),
     ]
+    assert dnf.is_named("1-1", "<", "2")
+    assert not dnf.is_named("1:1-1", "<", "2")
+    assert dnf.is_named("1:1-1", "", "")
 
 
 @pytest.mark.parametrize(
