@@ -96,7 +96,7 @@ class Dnf:
             known = self._known(name, "--refresh")
         if version not in known:
             raise unknown_version(name, version, known)
-        brought = self._resolve("install", name, version)
+        brought = self._resolve_anew("install", name, version)
         changes = [Change(one.name, self._version(one.name), one.version) for one in brought]
         return (*changes, *self._replaced(brought))
 
@@ -195,17 +195,21 @@ class Dnf:
         return brought
 
     def _download(self, name: str, version: str) -> str:
-        """A version that may be installed already. A repository may have changed since its lists were fetched."""
+        """A version that may be installed already."""
         verb = "reinstall" if self._version(name) == version else "install"
         refused = PackageError(f"'dnf {verb}' brought nothing")
-        for options in ((), ("--refresh",)):
-            try:
-                self._resolve(verb, name, version, *options)
-            except PackageError as error:
-                refused = error
-            if (name, version) in self._brought:
-                return self._brought[name, version]
-        return _from_cache(name, version, refused)
+        try:
+            self._resolve_anew(verb, name, version)
+        except PackageError as error:
+            refused = error
+        return self._brought.get((name, version)) or _from_cache(name, version, refused)
+
+    def _resolve_anew(self, verb: str, name: str, version: str) -> list[Kept]:
+        """A repository may have changed since its lists were fetched."""
+        try:
+            return self._resolve(verb, name, version)
+        except PackageError:
+            return self._resolve(verb, name, version, "--refresh")
 
     def _downloads(self) -> str:
         """A directory that goes when this manager does."""

@@ -34,7 +34,8 @@ _ENVIRONMENT = {
 # First what apt and dpkg complain with, then what dnf and rpm do.
 _COMPLAINT = re.compile(
     r"^(E: |dpkg: error|dpkg: dependency| .* returned error exit status| .* (Depends|Conflicts|Breaks)"
-    r"|Error: .|error: | Problem|  - |\t.* (needed by|conflicts with) |\tfile |.*%\w+\(.*\).* failed, )"
+    r"|Error: .|error: | Problem|  - |  \S+: Cannot download|\t.* (needed by|conflicts with) |\tfile "
+    r"|.*%\w+\(.*\).* failed, )"
 )
 
 

@@ -58,6 +58,14 @@ Error:
   - conflicting requests
 (try to add '--allowerasing' to command line to replace conflicting packages)
 """
+DAMAGED = """\
+[FAILED] hello-1.1-1.noarch.rpm: No more mirrors to try - All mirrors were already tried without success
+
+The downloaded packages were saved in cache until the next successful transaction.
+You can remove cached packages by executing 'dnf clean packages'.
+Error: Error downloading packages:
+  hello-1:1.1-1.noarch: Cannot download, all mirrors were already tried without success
+"""
 AFTER = """\
 no licence for tuesdays
 warning: %post(hello-1:1.3-1.noarch) scriptlet failed, exit status 1
@@ -124,6 +132,10 @@ def test_scripts_that_failed(said: str, failed: bool) -> None:
 def test_words_are_the_complaints() -> None:
     assert Done(1, REFUSED).words == "error: Failed dependencies:; hello-lib >= 2 is needed by hello-1:1.1-1.noarch"
     assert Done(1, UNRESOLVED).words.startswith("Problem: problem with installed package other-1-1.noarch; - package")
+    assert Done(1, DAMAGED).words == (
+        "Error: Error downloading packages:; hello-1:1.1-1.noarch: Cannot download, all mirrors were already tried "
+        "without success"
+    )
     assert Done(0, AFTER).words == "warning: %post(hello-1:1.3-1.noarch) scriptlet failed, exit status 1"
     assert "%prein(hello-1:1.4-1.noarch) scriptlet failed, exit status 1; error: hello-1:1.4" in Done(1, BEFORE).words
     assert Done(0, BY_LUA).words == BY_LUA.strip()
