@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A repository of rpm packages, built and served on the host that is to install from it by dnf.
 
-The host is a Debian one, which has dnf and rpm as packages. Its rpm wants to be told that it is meant.
+The host is a Debian one, which has dnf and rpm as packages. Its rpm wants to be told that it is meant, and of dnf's
+plugins, which come all together, the one that keeps a repository of its own is put out.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ if ! command -v dnf rpmbuild createrepo_c >/dev/null || [ ! -e {LOCKS} ]; then
 fi
 printf '#!/bin/sh\\nexec /usr/bin/rpm --force-debian "$@"\\n' > /usr/local/sbin/rpm
 chmod +x /usr/local/sbin/rpm
+sed -i 's/^enabled *=.*/enabled = false/' /etc/dnf/plugins/local.conf
 mkdir -p /etc/rpm /etc/yum.repos.d
 echo '%_dbpath /var/lib/rpm' > /etc/rpm/macros.convoy-test
 rm -rf {PLACE} && mkdir -p {PLACE}/specs

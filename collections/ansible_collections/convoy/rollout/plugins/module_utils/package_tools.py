@@ -35,7 +35,7 @@ _ENVIRONMENT = {
 _COMPLAINT = re.compile(
     r"^(E: |dpkg: error|dpkg: dependency| .* returned error exit status| .* (Depends|Conflicts|Breaks)"
     r"|Error: .|error: | Problem|  - |  \S+: Cannot download|\t.* (needed by|conflicts with) |\tfile "
-    r"|.*%\w+\(.*\).* failed, )"
+    r"|.*%\w+\(.*\).* failed, |You have enabled checking of packages|Problem repository: )"
 )
 
 

@@ -66,6 +66,14 @@ You can remove cached packages by executing 'dnf clean packages'.
 Error: Error downloading packages:
   hello-1:1.1-1.noarch: Cannot download, all mirrors were already tried without success
 """
+WITHOUT_KEY = """\
+You have enabled checking of packages via GPG keys. This is a good thing.
+However, you do not have any GPG public keys installed. You need to download
+Problem repository: [test]
+type:
+user_agent: libdnf (Debian GNU/Linux 12; generic; Linux.x86_64)
+username:
+"""
 AFTER = """\
 no licence for tuesdays
 warning: %post(hello-1:1.3-1.noarch) scriptlet failed, exit status 1
@@ -135,6 +143,9 @@ def test_words_are_the_complaints() -> None:
     assert Done(1, DAMAGED).words == (
         "Error: Error downloading packages:; hello-1:1.1-1.noarch: Cannot download, all mirrors were already tried "
         "without success"
+    )
+    assert Done(1, WITHOUT_KEY).words == (
+        "You have enabled checking of packages via GPG keys. This is a good thing.; Problem repository: [test]"
     )
     assert Done(0, AFTER).words == "warning: %post(hello-1:1.3-1.noarch) scriptlet failed, exit status 1"
     assert "%prein(hello-1:1.4-1.noarch) scriptlet failed, exit status 1; error: hello-1:1.4" in Done(1, BEFORE).words
