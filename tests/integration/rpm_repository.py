@@ -38,8 +38,13 @@ for spec in {PLACE}/specs/*; do
     rpmbuild --quiet -bb --define '_topdir {PLACE}/top' --define '_rpmdir {PLACE}/repository' "$spec" >/dev/null 2>&1
 done
 createrepo_c --quiet {PLACE}/repository
-printf '[convoy-test]\\nname=Convoy\\nbaseurl=http://127.0.0.1:{REPOSITORY_PORT}\\ngpgcheck=0\\nmetadata_expire=1\\n' \\
-    > /etc/yum.repos.d/convoy-test.repo
+cat > /etc/yum.repos.d/test-of-convoy.repo <<END
+[test-of-convoy]
+name=Convoy
+baseurl=http://127.0.0.1:{REPOSITORY_PORT}
+gpgcheck=0
+metadata_expire=1
+END
 rpm --upgrade --replacepkgs {PLACE}/repository/noarch/convoy-test-base-1-1.noarch.rpm
 """
 OPEN = f"""
@@ -59,7 +64,8 @@ true
 """
 TAKE_DOWN = f"""
 rpm --erase convoy-test-base 2>/dev/null
-rm -rf {PLACE} /etc/yum.repos.d/convoy-test.repo /etc/rpm/macros.convoy-test /usr/local/sbin/rpm
+rm -rf {PLACE} /var/cache/dnf/test-of-convoy* /etc/yum.repos.d/test-of-convoy.repo
+rm -f /etc/rpm/macros.convoy-test /usr/local/sbin/rpm
 true
 """
 
