@@ -357,7 +357,8 @@ def test_drift_is_named_and_mended(component: Component) -> None:
     told = component.info()["problems"]
     assert f"/usr/lib/convoy-test-hello/server.py is not as package {PACKAGE} brought it" in told
     component.shell(
-        f"apt-get -qq install -y --reinstall --allow-change-held-packages {PACKAGE}={NEW}; apt-mark hold {PACKAGE}"
+        f"sleep 2; apt-get -qq install -y --reinstall --allow-change-held-packages {PACKAGE}={NEW}; "
+        f"apt-mark hold {PACKAGE}"
     )
     assert any("older than the files" in problem for problem in component.info()["problems"])
 

@@ -6,19 +6,24 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import pwd
 import re
 import shutil
-import subprocess
 import tempfile
-from typing import Callable, Iterator, NamedTuple, Sequence
+from typing import Callable, Iterator, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils import record
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
-from ansible_collections.convoy.rollout.plugins.module_utils.errors import LockedError, PackageError
+from ansible_collections.convoy.rollout.plugins.module_utils.errors import PackageError
+from ansible_collections.convoy.rollout.plugins.module_utils.package_tools import (
+    ASK,
+    DOWNLOAD,
+    INSTALL,
+    holder,
+    run,
+    wait_for,
+)
 from ansible_collections.convoy.rollout.plugins.module_utils.packages import (
     Change,
     Installed,
@@ -30,22 +35,8 @@ _DPKG = "/var/lib/dpkg"
 _CACHE = "/var/cache/apt"
 _INSTALL_LOCKS = (f"{_DPKG}/lock-frontend", f"{_DPKG}/lock", f"{_CACHE}/archives/lock")
 _LIST_LOCKS = ("/var/lib/apt/lists/lock",)
-_LOCK_POLL = 0.5
 # The user that apt gives its downloads to.
 _SANDBOX_USER = "_apt"
-_ASK, _DOWNLOAD, _INSTALL = 120.0, 900.0, 1800.0  # seconds until an answer is not waited for any more
-_LONGEST_WORDS = 400
-
-# No question is asked, no pager opened, no service restarted besides those of the package, and words are English.
-_ENVIRONMENT = {
-    "DEBIAN_FRONTEND": "noninteractive",
-    "DEBIAN_PRIORITY": "critical",
-    "APT_LISTCHANGES_FRONTEND": "none",
-    "NEEDRESTART_SUSPEND": "1",
-    "UCF_FORCE_CONFFOLD": "1",
-    "LC_ALL": "C",
-    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-}
 _CONFOLD = "--force-confold"
 _KEEP_CONFIGURATION = ("-o", f"Dpkg::Options::={_CONFOLD}")
 _EXACTLY = ("-y", "-q", "--allow-downgrades", "--allow-change-held-packages", "-o", "Dpkg::Use-Pty=0")
@@ -56,32 +47,15 @@ _OFFLINE = (
     *("--no-install-recommends", "--no-remove", "--reinstall"),
 )
 _CHANGE = re.compile(r"(Inst|Remv) (\S+)(?: \[([^\]]+)\])?(?: \((\S+))?")
-_COMPLAINT = re.compile(
-    r"^(E: |dpkg: error|dpkg: dependency| .* returned error exit status| .* (Depends|Conflicts|Breaks))"
-)
 _VERIFIED = re.compile(r"(?:[?.5A-Z]{9}|missing  ) (.) (/.*)")
 _HALF = ("half-installed", "unpacked", "half-configured", "triggers-awaited", "triggers-pending")
-
-
-class Done(NamedTuple):
-    """A command that has ended: its exit code, and all that it said."""
-
-    code: int
-    said: str
-
-    @property
-    def words(self) -> str:
-        """What it complained of, on one line; the end of what it said where nothing looks like a complaint."""
-        lines = [line for line in self.said.splitlines() if line.strip() and not line.startswith(("W: ", "N: "))]
-        complaints = [line for line in lines if _COMPLAINT.match(line)]
-        text = "; ".join(" ".join(line.split()) for line in complaints or lines[-3:]) or "it said nothing"
-        return text if len(text) <= _LONGEST_WORDS else text[: _LONGEST_WORDS - 3] + "..."
 
 
 class Apt:
     """The apt of this host. `patience`: seconds to wait for others that install."""
 
     name = "apt"
+    spare = f"{_CACHE}/archives"
 
     def __init__(self, clock: Clock, patience: float) -> None:
         self._clock = clock
@@ -90,7 +64,7 @@ class Apt:
     def installed(self, name: str) -> Installed | None:
         """See Manager."""
         form = "${db:Status-Want} ${db:Status-Eflag} ${db:Status-Status} ${Version} ${Architecture}\\n"
-        done = run(["dpkg-query", "-W", f"-f={form}", name], _ASK)
+        done = run(["dpkg-query", "-W", f"-f={form}", name], ASK)
         return None if done.code else parse_status(done.said, lambda architecture: _unpacked_at(name, architecture))
 
     def plan(self, name: str, version: str) -> tuple[Change, ...]:
@@ -100,7 +74,7 @@ class Apt:
         known = self._known(name)
         if version not in known:
             raise unknown_version(name, version, known)
-        done = run(["apt-get", "-s", *_EXACTLY, "install", f"{name}={version}"], _ASK)
+        done = run(["apt-get", "-s", *_EXACTLY, "install", f"{name}={version}"], ASK)
         if done.code:
             raise PackageError(f"{name} {version} cannot be installed on this host; apt-get says: {done.words}")
         return parse_simulation(done.said)
@@ -124,24 +98,24 @@ class Apt:
     def repair(self) -> bool:
         """See Manager. What could not be ended now may be what the next installation mends."""
         form = "${db:Status-Eflag} ${db:Status-Status} ${Package}\\n"
-        if not _is_journal_open() and not half_installed(run(["dpkg-query", "-W", f"-f={form}"], _ASK).said):
+        if not _is_journal_open() and not half_installed(run(["dpkg-query", "-W", f"-f={form}"], ASK).said):
             return False
-        run(["dpkg", _CONFOLD, "--configure", "-a"], _INSTALL)
+        run(["dpkg", _CONFOLD, "--configure", "-a"], INSTALL)
         return True
 
     def refusal(self, paths: Sequence[str]) -> str | None:
         """See Manager."""
-        done = run(["apt-get", "-s", *_EXACTLY, *_OFFLINE, "install", *paths], _ASK)
+        done = run(["apt-get", "-s", *_EXACTLY, *_OFFLINE, "install", *paths], ASK)
         return done.words if done.code else None
 
     def install(self, paths: Sequence[str]) -> None:
         """See Manager. A configuration file that was changed on the host stays as it is."""
         self.wait()
         if _is_journal_open():
-            run(["dpkg", _CONFOLD, "--configure", "-a"], _INSTALL)
+            run(["dpkg", _CONFOLD, "--configure", "-a"], INSTALL)
         before = set(self._manual())
         waiting = ("-o", f"DPkg::Lock::Timeout={self._patience:.0f}")
-        done = run(["apt-get", *_EXACTLY, *_OFFLINE, *_KEEP_CONFIGURATION, *waiting, "install", *paths], _INSTALL)
+        done = run(["apt-get", *_EXACTLY, *_OFFLINE, *_KEEP_CONFIGURATION, *waiting, "install", *paths], INSTALL)
         if done.code:
             raise PackageError(f"apt-get could not install it: {done.words}")
         self._keep_automatic(set(self._manual()) - before, paths[0])
@@ -150,41 +124,45 @@ class Apt:
         """See Manager."""
         self.wait()
         self.hold(name, False)
-        done = run(["dpkg", "--force-remove-reinstreq", "--remove", name], _INSTALL)
+        done = run(["dpkg", "--force-remove-reinstreq", "--remove", name], INSTALL)
         if done.code:
             raise PackageError(f"dpkg could not remove {name}: {done.words}")
 
     def hold(self, name: str, is_held: bool) -> None:
         """See Manager."""
         self.wait()
-        done = run(["apt-mark", "hold" if is_held else "unhold", name], _ASK)
+        done = run(["apt-mark", "hold" if is_held else "unhold", name], ASK)
         if done.code:
             raise PackageError(f"apt-mark could not {'hold' if is_held else 'unhold'} {name}: {done.words}")
 
+    def can_hold(self) -> bool:
+        """See Manager."""
+        return True
+
     def altered(self, name: str) -> list[str]:
         """See Manager."""
-        return parse_verify(run(["dpkg", "--verify", name], _ASK).said)
+        return parse_verify(run(["dpkg", "--verify", name], ASK).said)
 
     def is_older(self, one: str, other: str) -> bool:
         """See Manager."""
-        return run(["dpkg", "--compare-versions", one, "lt", other], _ASK).code == 0
+        return run(["dpkg", "--compare-versions", one, "lt", other], ASK).code == 0
 
     def _known(self, name: str) -> list[str]:
         """The versions that the lists of the repositories have, the newest first."""
-        lines = (line.split("|") for line in run(["apt-cache", "madison", name], _ASK).said.splitlines())
+        lines = (line.split("|") for line in run(["apt-cache", "madison", name], ASK).said.splitlines())
         return list(
             dict.fromkeys(fields[1].strip() for fields in lines if len(fields) == 3 and "Packages" in fields[2])
         )
 
     def _refresh(self) -> None:
         self._wait_for(_LIST_LOCKS)
-        done = run(["apt-get", "-q", "-o", "APT::Update::Error-Mode=any", "update"], _DOWNLOAD)
+        done = run(["apt-get", "-q", "-o", "APT::Update::Error-Mode=any", "update"], DOWNLOAD)
         if done.code:
             raise PackageError(f"the lists of the repositories could not be fetched; apt-get update says: {done.words}")
 
     def _download(self, name: str, version: str, place: str) -> str:
         with _sandbox() as directory:
-            done = run(["apt-get", "-q", "download", f"{name}={version}"], _DOWNLOAD, directory)
+            done = run(["apt-get", "-q", "download", f"{name}={version}"], DOWNLOAD, directory)
             found = [entry.path for entry in os.scandir(directory) if entry.name.endswith(".deb")]
             if done.code or len(found) != 1:
                 raise PackageError(f"apt-get says: {done.words}")
@@ -200,62 +178,22 @@ class Apt:
         return _from_cache(name, version, place, refused)
 
     def _check_digest(self, name: str, version: str, path: str) -> None:
-        shown = run(["apt-cache", "show", f"{name}={version}"], _ASK).said
+        shown = run(["apt-cache", "show", f"{name}={version}"], ASK).said
         if record.digest_of(path) not in re.findall(r"^SHA256: ([0-9a-f]{64})$", shown, re.MULTILINE):
             os.unlink(path)
             raise PackageError(f"{name} {version} as it was downloaded is not what the repository's signed list names")
 
     def _manual(self) -> list[str]:
-        return run(["apt-mark", "showmanual"], _ASK).said.split()
+        return run(["apt-mark", "showmanual"], ASK).said.split()
 
     def _keep_automatic(self, marked: set[str], asked: str) -> None:
         """What came along counts as installed by itself, so that it can be removed when nothing needs it any more."""
-        itself = run(["dpkg-deb", "-f", asked, "Package"], _ASK).said.strip()
+        itself = run(["dpkg-deb", "-f", asked, "Package"], ASK).said.strip()
         if marked - {itself}:
-            run(["apt-mark", "auto", *sorted(marked - {itself})], _ASK)
+            run(["apt-mark", "auto", *sorted(marked - {itself})], ASK)
 
     def _wait_for(self, paths: Sequence[str]) -> None:
-        deadline = self._clock.now() + self._patience
-        while True:
-            busy = next(filter(is_locked, paths), None)
-            if busy is None:
-                return
-            if self._clock.now() >= deadline:
-                raise LockedError(
-                    f"packages of this host are being changed by {holder(busy)}, which has {busy}, and still were "
-                    f"after {self._patience:g} s. Wait for it to end, or set component_package.lock_timeout higher, "
-                    "and run this again",
-                    locked=True,
-                )
-            self._clock.sleep(_LOCK_POLL)
-
-
-def run(command: Sequence[str], patience: float, directory: str = "/") -> Done:
-    """Run a command that says what it has to say in English. It is never killed, since half an installation is worse.
-
-    What it says goes to a file: a service that a package starts would hold a pipe open for ever.
-    """
-    with tempfile.TemporaryFile() as said:
-        try:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=subprocess.STDOUT,
-                cwd=directory,
-                env={**os.environ, **_ENVIRONMENT},
-            )
-        except OSError as error:
-            raise PackageError(f"cannot run {command[0]}: {error.strerror}; a package needs apt and dpkg") from error
-        try:
-            code = process.wait(patience)
-        except subprocess.TimeoutExpired as error:
-            raise PackageError(
-                f"'{' '.join(command[:2])}' has not ended within {patience:g} s, and still runs as process "
-                f"{process.pid}: look what it waits for"
-            ) from error
-        said.seek(0)
-        return Done(code, said.read().decode("utf-8", "replace"))
+        wait_for(self._clock, self._patience, lambda: next(filter(None, map(holder, paths)), None))
 
 
 def parse_status(text: str, unpacked_at: Callable[[str], float]) -> Installed | None:
@@ -284,35 +222,6 @@ def half_installed(text: str) -> list[str]:
     """The packages whose installation did not end, of lines with error flag, status and name."""
     rows = (line.split() for line in text.splitlines())
     return [row[2] for row in rows if len(row) == 3 and (row[0] == "reinstreq" or row[1] in _HALF)]
-
-
-def is_locked(path: str) -> bool:
-    """Whether another process has the lock that apt and dpkg take on a file."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EAGAIN):
-            raise
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
-def holder(path: str, locks: str = "/proc/locks") -> str:
-    """Who has the lock on a file, as far as the kernel tells."""
-    inode = os.stat(path).st_ino
-    with contextlib.suppress(OSError), open(locks, encoding="ascii") as stream:
-        for line in stream:
-            fields = line.split()
-            if len(fields) >= 6 and fields[5].endswith(f":{inode}") and int(fields[4]) > 0:
-                with open(f"/proc/{fields[4]}/comm", encoding="utf-8", errors="replace") as comm:
-                    return f"process {fields[4]} ({comm.read().strip()})"
-    return "another process"
 
 
 def _is_journal_open() -> bool:

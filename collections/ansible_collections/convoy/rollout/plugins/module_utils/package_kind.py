@@ -15,7 +15,6 @@ import shutil
 from typing import Any, Callable, Iterator, Mapping, NamedTuple
 
 from ansible_collections.convoy.rollout.plugins.module_utils import durable, names, packages, record, staging
-from ansible_collections.convoy.rollout.plugins.module_utils.apt import Apt
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import (
     InputError,
     NotIntactError,
@@ -33,18 +32,38 @@ _ARCHIVES, _BEFORE = "archives", "before"
 # The clock of files is no finer than the kernel's tick, that of processes neither.
 _TICK = 1.0
 
-MANAGERS: Mapping[str, Callable[[Host, float], Manager]] = {"apt": lambda host, patience: Apt(host.clock, patience)}
+AUTO = "auto"
+
+
+def _apt(host: Host, patience: float) -> Manager:
+    from ansible_collections.convoy.rollout.plugins.module_utils.apt import Apt
+
+    return Apt(host.clock, patience)
+
+
+def _dnf(host: Host, patience: float) -> Manager:
+    from ansible_collections.convoy.rollout.plugins.module_utils.dnf import Dnf
+
+    return Dnf(host.clock, patience)
+
+
+# Where a host has several, it is managed by the first one. None is imported where it is not used.
+MANAGERS: Mapping[str, Callable[[Host, float], Manager]] = {"apt": _apt, "dnf": _dnf}
 _PROGRAMS = {"apt": "apt-get"}
 
 
 class Wanted(NamedTuple):
-    """The release that is to be staged: which package in which version, and the units that it brings."""
+    """The release that is to be staged: which package in which version, and the units that it brings.
+
+    `manager` is the package manager to use, or AUTO.
+    """
 
     release: str
     name: str
     version: str
     units: tuple[Unit, ...]
     patience: float
+    manager: str
 
 
 def wanted_of(params: Mapping[str, Any]) -> Wanted:
@@ -70,6 +89,7 @@ def wanted_of(params: Mapping[str, Any]) -> Wanted:
         version=packages.check_version(params["version"] or ""),
         units=tuple(Unit(names.unit(unit["name"]), "", unit["action"]) for unit in units),
         patience=patience,
+        manager=asked.get("manager") or AUTO,
     )
 
 
@@ -91,7 +111,7 @@ class Package:
         if not params["mend"]:
             staging.check_not_in_use(host, wanted.release)
         if not is_check:
-            manager = self._manager(host, self._usual(), wanted.patience)
+            manager = self._manager(host, self._usual(wanted.manager), wanted.patience)
             self._adopt(host, manager, wanted)
             self._bring(host, manager, wanted)
         return dict(host.outcome(wanted.release, True), artifact_needed=False)
@@ -157,11 +177,17 @@ class Package:
             return f"process {running.pid} is older than the files of {pinned.name} {found.version}: restart its unit"
         return None
 
-    def _usual(self) -> str:
-        """The package manager of this host."""
-        for name in self._managers:
+    def _usual(self, asked: str) -> str:
+        """The package manager of this host, or the one that is asked for."""
+        known = [name for name in self._managers if asked in (AUTO, name)]
+        for name in known:
             if shutil.which(_PROGRAMS.get(name, name), path="/usr/local/bin:/usr/bin:/bin"):
                 return name
+        if asked != AUTO:
+            raise PackageError(
+                f"component_package.manager is {asked}, and this host has no {asked}: set it to auto, or to "
+                "the package manager that the host has"
+            )
         raise PackageError(
             f"this host has none of the package managers that Convoy knows ({', '.join(self._managers)}): deploy an "
             "archive instead (component_kind: archive)"
@@ -210,7 +236,7 @@ class Package:
         except PackageError as error:
             raise PackageError(
                 f"{wanted.name} {found.version} is installed here, not by Convoy, and there would be no way back to "
-                f"it: {error.message}. Put its .deb into /var/cache/apt/archives, and run this again",
+                f"it: {error.message}. Put its archive into {manager.spare}, and run this again",
                 **error.details,
             ) from error
         durable.replace_symlink(f"releases/{release}", host.tree.current)
@@ -230,7 +256,20 @@ class Package:
         new = [(wanted.name, wanted.version), *((change.name, str(change.new)) for change in beside)]
         old = [(change.name, change.old) for change in beside if change.old is not None]
         beside_release = host.tree.active()
-        pinned = Pinned(manager.name, wanted.name, wanted.version, (), beside=beside_release, patience=wanted.patience)
+        pinned = Pinned(
+            manager=manager.name,
+            name=wanted.name,
+            version=wanted.version,
+            archives=(),
+            beside=beside_release,
+            is_held=manager.can_hold(),
+            patience=wanted.patience,
+        )
+        if not pinned.is_held:
+            host.warnings.append(
+                f"{wanted.name} will not be held, since {manager.name} cannot lock a version on this host: whoever "
+                "upgrades its packages may replace it. dnf 4 can with its plugin versionlock"
+            )
         self._keep(host, manager, wanted.release, pinned, wanted.units, new, old)
 
     def _known(self, host: Host, wanted: Wanted) -> Pinned | None:

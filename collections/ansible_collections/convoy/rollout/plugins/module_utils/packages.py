@@ -70,6 +70,8 @@ class Manager(Protocol):
     """What Convoy needs of a package manager. Every method raises PackageError when it could not be done."""
 
     name: str
+    # The directory in which archives are looked for that no repository has any more.
+    spare: str
 
     def installed(self, name: str) -> Installed | None:
         """The package as it is on the host; None when it is not."""
@@ -94,6 +96,9 @@ class Manager(Protocol):
 
     def remove(self, name: str) -> None:
         """Remove a package; its configuration stays."""
+
+    def can_hold(self) -> bool:
+        """Whether this host has what it takes to keep upgrades from a package."""
 
     def hold(self, name: str, is_held: bool) -> None:
         """Let upgrades leave it alone, or not."""

@@ -83,7 +83,7 @@ options:
         with, verified as its package manager does that. Nothing is installed before O(state=active).
       - What is downloaded stays with the release, so that neither O(state=active) nor O(state=reverted) needs a
         repository. A package that was installed before is kept as a release of its own.
-      - apt is the package manager that is known.
+      - The package managers that are known are apt and dnf.
       - With O(mend), what is damaged of a release that is active is fetched again, and the package is installed once
         more from what is kept of it.
     type: dict
@@ -95,6 +95,11 @@ options:
       lock_timeout:
         description: How many seconds to wait for others that install packages. V(120) if not given.
         type: int
+      manager:
+        description: The package manager. V(auto) is the one that the host has, and apt where it has both.
+        type: str
+        choices: [auto, apt, dnf]
+        default: auto
   container:
     description:
       - For O(state=staged) of a release that was published as a container, how its image runs. It is what

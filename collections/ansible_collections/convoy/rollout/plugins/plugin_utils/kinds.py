@@ -18,7 +18,8 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec im
 from ansible_collections.convoy.rollout.plugins.plugin_utils.manifest import Manifest
 
 KINDS = ("archive", "package", "container", "tasks")
-PACKAGE_KEYS = ("name", "lock_timeout")
+PACKAGE_KEYS = ("name", "lock_timeout", "manager")
+MANAGERS = ("auto", "apt", "dnf")
 # Of the action `rollout`: the options that are for what is in a depot, and the variables that they are given by.
 NOT_FOR_PACKAGES: Mapping[str, str] = {
     "artifact": "component_artifact",
@@ -89,6 +90,9 @@ def _check_package(package: Mapping[str, Any], version: str | None) -> None:
         raise SpecError("component_package.name is missing: give the name that the package has in its repository")
     if isinstance(timeout, bool) or not isinstance(timeout, int) or timeout < 0:
         raise SpecError(f"component_package.lock_timeout: {timeout!r} is not a number of seconds, 0 or more")
+    manager = package.get("manager", MANAGERS[0])
+    if manager not in MANAGERS:
+        raise SpecError(f"component_package.manager: unknown manager {manager!r}: {nearest(str(manager), MANAGERS)}")
     try:
         packages.check_name(name)
         if version is not None:

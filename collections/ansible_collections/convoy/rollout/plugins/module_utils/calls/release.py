@@ -44,7 +44,11 @@ def arguments() -> dict[str, Any]:
         "content": {"type": "str"},
         "action": {"type": "str", "choices": ["restart", "reload"], "default": "restart"},
     }
-    package = {"name": {"type": "str", "required": True}, "lock_timeout": {"type": "int"}}
+    package = {
+        "name": {"type": "str", "required": True},
+        "lock_timeout": {"type": "int"},
+        "manager": {"type": "str", "choices": ["auto", "apt", "dnf"], "default": "auto"},
+    }
     tasks = {
         "back": {"type": "bool", "default": False},
         "in_doubt": {"type": "str", "choices": ["hold", "again", "done"], "default": "again"},

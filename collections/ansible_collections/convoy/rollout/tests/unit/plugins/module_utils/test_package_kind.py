@@ -33,6 +33,7 @@ class MadeUp:
     """A package manager whose host is a dictionary; the real one is tested on real hosts."""
 
     name = "made-up"
+    spare = "/somewhere"
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -42,6 +43,7 @@ class MadeUp:
         self.libraries = {"1.1~x": ("lib", "2")}
         self.calls: list[str] = []
         self.is_busy = False
+        self.has_holds = True
         self.is_interrupted = False
         self.refused: str | None = None
         self.breaks = self.breaks_next = ""
@@ -95,6 +97,9 @@ class MadeUp:
     def remove(self, name: str) -> None:
         self.calls.append(f"remove {name}")
         del self.versions[name]
+
+    def can_hold(self) -> bool:
+        return self.has_holds
 
     def hold(self, name: str, is_held: bool) -> None:
         (self.held.add if is_held else self.held.discard)(name)
@@ -258,6 +263,32 @@ def test_what_was_installed_before_is_kept_for_the_way_back(hello: Packages) -> 
     with pytest.raises(ActivationError, match=r"1_1\.0-found is active again"):
         hello.activate("1.2", probes=ILL)
     assert (hello.manager.versions, hello.manager.held) == ({"hello": "1:1.0"}, set())
+
+
+def test_a_host_that_can_hold_nothing_says_so_once(hello: Packages) -> None:
+    hello.manager.has_holds = False
+    hello.stage("1.2")
+    assert "hello will not be held, since made-up cannot lock a version on this host" in hello.host.warnings[0]
+    assert hello.activate("1.2")["active"] == "1.2-abc"
+    assert hello.manager.held == set()
+    assert problems(hello) == []
+
+
+def test_the_package_manager_that_is_asked_for(hello: Packages) -> None:
+    with pytest.raises(PackageError, match=r"manager is made-up, and this host has no made-up: set it to auto"):
+        hello.stage("1.2", package={"name": "hello", "lock_timeout": 5, "manager": "made-up"})
+    asked = {"name": "hello", "lock_timeout": 5, "manager": "sh"}
+    assert hello.stage("1.2", package=asked)["changed"] is True
+
+
+@pytest.mark.parametrize(("name", "other"), [("apt", "dnf"), ("dnf", "apt")])
+def test_one_package_manager_imports_nothing_of_another(
+    world: Any, monkeypatch: pytest.MonkeyPatch, name: str, other: str
+) -> None:
+    for manager in (name, other):
+        monkeypatch.delitem(sys.modules, f"{packages.__name__.rpartition('.')[0]}.{manager}", raising=False)
+    assert package_kind.MANAGERS[name](world.host(), 5.0).name == name
+    assert not any(module.endswith(f"module_utils.{other}") for module in sys.modules)
 
 
 def test_without_a_way_back_nothing_is_staged(hello: Packages) -> None:
@@ -432,7 +463,7 @@ def test_a_repair_needs_no_record(hello: Packages) -> None:
 
 def test_an_archive_imports_nothing_of_packages(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     top = "ansible_collections.convoy.rollout.plugins.module_utils."
-    for module in ("package_kind", "packages", "apt", "kinds"):
+    for module in ("package_kind", "packages", "apt", "dnf", "kinds"):
         monkeypatch.setitem(sys.modules, top + module, None)
     release = world.stage("1.0.0")
     assert activation.activate(world.host(), world.order(release))["active"] == release

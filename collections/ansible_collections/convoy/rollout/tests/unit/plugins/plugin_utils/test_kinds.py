@@ -64,6 +64,10 @@ def test_good_components(asked: dict[str, Any]) -> None:
         ({"package": {"nmae": "x"}}, r"component_package: unknown key 'nmae': did you mean 'name'\?"),
         ({"package": {"name": "a b"}}, r"component_package\.name 'a b' is not the name of a package"),
         ({"package": {"name": "nginx", "lock_timeout": "x"}}, r"lock_timeout: 'x' is not a number of seconds"),
+        (
+            {"package": {"name": "nginx", "manager": "dfn"}},
+            r"component_package\.manager: unknown manager 'dfn': did you mean 'dnf'\?",
+        ),
         ({"version": "latest"}, "version 'latest' is not the version of a package"),
         ({"artifact": "/x.tar"}, "^component_artifact: not for component_kind: package"),
         ({"config": [{}], "artifact": "x"}, "^component_artifact, component_config: not for component_kind: package"),
