@@ -34,9 +34,9 @@ lab-down: ## remove the lab: LAB=staging
 deploy: env lab ## publish the example, deploy 1.0.0, roll 1.1.0 out over the lab
 	@examples/tour
 
-test: tools ## everything that .ci/run checks; what needs one core only goes two at a time
+test: tools ## everything that .ci/run checks; what needs one core only goes two at a time, the longest first
 	$(MAKE) lint types unit project
-	$(MAKE) --jobs 2 --output-sync=target e2e controller integration sanity ledger traffic molecule galaxy matrix hardening chaos RUNS=10
+	$(MAKE) --jobs 2 --output-sync=target --old-file=tools --old-file=env e2e controller integration sanity ledger traffic molecule galaxy matrix hardening chaos RUNS=10
 
 tools: env ## the programs of Debian that tests use
 	@$(call installed,initdb,postgresql)
