@@ -63,7 +63,8 @@ def test_the_next_deployment_mends_what_somebody_broke(on_1_1_0: Environment) ->
 
 
 def test_nothing_is_put_back_while_a_rollout_runs(on_1_0_0: Environment) -> None:
-    rolling = on_1_0_0.start("deploy.yml", "1.1.0", **on_1_0_0.few)
+    phases = [{"name": "canary", "size": 1, "bake": 20}, {"name": "fleet", "size": "100%"}]
+    rolling = on_1_0_0.start("deploy.yml", "1.1.0", rollout_phases=phases, **on_1_0_0.few)
     rolling.until("phase fleet")
     refused = on_1_0_0.run("playbooks/reconcile.yml", **on_1_0_0.few)
     assert refused.rc != 0
