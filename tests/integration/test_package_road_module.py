@@ -88,7 +88,7 @@ def site(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sit
     for host in HOSTS:
         serve(fleet, host, repository)
     yield site
-    site.on_each(CLEAN + CLOSE + TAKE_DOWN)
+    site.on_each(f"{CLEAN}\n{CLOSE}{TAKE_DOWN}")
 
 
 def test_deployed_turned_back_and_rolled_back(site: Site) -> None:
