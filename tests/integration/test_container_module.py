@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import json
 import platform
-import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +21,8 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.archive import exam
 from tests.hardening.moments import named_in
 
 from .images import NESTED, PORT, PREPARE, make
-from .payload import CALL, PLUGINS, modules
-from .test_package_module import KILLED
+from .on_host import OnHost
+from .payload import PLUGINS, modules
 
 HOST = "app2"
 NAME = "convoy-test-container"
@@ -63,35 +62,12 @@ class Published:
         self.manifest = {"artifact": artifact, "files": files, "image": self.image._asdict()}
 
 
-class Component:
+class Component(OnHost):
     """A container as a component of one host."""
 
     def __init__(self, fleet: Any, published: dict[str, Published]) -> None:
-        self.fleet, self.published = fleet, published
-        self.killed_at = ""
-
-    def shell(self, script: str, given: str = "") -> str:
-        """What a script prints on the host."""
-        printed: str = self.fleet.shell(HOST, script, given)
-        return printed.strip()
-
-    def run(self, module: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Call a module; nothing said: it was killed."""
-        known = {"component": NAME, "root": ROOT, **arguments}
-        program = f"-c {shlex.quote(KILLED + CALL)}" if self.killed_at else "/run/convoy-test-modules.zip"
-        said = self.shell(f"python3 {program} {module} {self.killed_at} || true", json.dumps(known))
-        return {"failed": not said, **json.loads(said or "{}")}
-
-    def call(self, state: str, **arguments: Any) -> dict[str, Any]:
-        """Call the module release."""
-        known: dict[str, Any] = {"rollout": "r-1", "token": 1}
-        if state in ("active", "reverted"):
-            known["probes"] = [
-                {"kind": "http", "url": f"http://127.0.0.1:{PORT}/healthz"},
-                {"kind": "version", "url": f"http://127.0.0.1:{PORT}/"},
-            ]
-            known["gate"] = {"interval": 0.2, "deadline": 4, "timeout": 2}
-        return self.run("release", {**known, "state": state, **arguments})
+        super().__init__(fleet, HOST, ROOT, PORT)
+        self.published = published
 
     def stage(self, version: str, greeting: str = "", **arguments: Any) -> dict[str, Any]:
         """Bring a version beside the one that runs, with a greeting that is a part of its release."""

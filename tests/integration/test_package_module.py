@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import shlex
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,8 @@ import pytest
 
 from tests.hardening.moments import named_in
 
-from .payload import CALL, PLUGINS, modules
+from .on_host import OnHost
+from .payload import PLUGINS, modules
 from .repository import CLOSE, CONFIG, LIBRARY, OPEN, PACKAGE, PORT, REMOVE, TAKE_DOWN, UNIT, make, serve
 
 HOST = "app1"
@@ -32,20 +32,6 @@ ASK = f"python3 -c \"import urllib.request as u; print(u.urlopen('http://127.0.0
 SERVED = "/usr/lib/convoy-test-hello/server.py"
 # The steps that are of packages alone.
 STEPS = ("adopted", "fetched", "repaired", "installed")
-# Lets a module be killed when it has done the step that follows its name.
-KILLED = """
-import importlib, os, signal, sys
-sys.path.insert(0, "/run/convoy-test-modules.zip")
-host = importlib.import_module("ansible_collections.convoy.rollout.plugins.module_utils.host").Host
-done = host.done
-
-def killed(self, step):
-    done(self, step)
-    if step == sys.argv[2]:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-host.done = killed
-"""
 
 
 def release(version: str) -> str:
@@ -53,35 +39,11 @@ def release(version: str) -> str:
     return version.replace(":", "_").replace("~", "_") + "-abc"
 
 
-class Component:
+class Component(OnHost):
     """A package as a component of one host."""
 
     def __init__(self, fleet: Any) -> None:
-        self.fleet = fleet
-        self.killed_at = ""
-
-    def shell(self, script: str, given: str = "") -> str:
-        """What a script prints on the host."""
-        printed: str = self.fleet.shell(HOST, script, given)
-        return printed.strip()
-
-    def run(self, module: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Call a module; nothing said: it was killed."""
-        known = {"component": "convoy-test-package", "root": ROOT, **arguments}
-        program = f"-c {shlex.quote(KILLED + CALL)}" if self.killed_at else "/run/convoy-test-modules.zip"
-        said = self.shell(f"python3 {program} {module} {self.killed_at} || true", json.dumps(known))
-        return {"failed": not said, **json.loads(said or "{}")}
-
-    def call(self, state: str, **arguments: Any) -> dict[str, Any]:
-        """Call the module release."""
-        known: dict[str, Any] = {"rollout": "r-1", "token": 1}
-        if state in ("active", "reverted"):
-            known["probes"] = [
-                {"kind": "http", "url": f"http://127.0.0.1:{PORT}/healthz"},
-                {"kind": "version", "url": f"http://127.0.0.1:{PORT}/"},
-            ]
-            known["gate"] = {"interval": 0.2, "deadline": 4, "timeout": 2}
-        return self.run("release", {**known, "state": state, **arguments})
+        super().__init__(fleet, HOST, ROOT, PORT)
 
     def stage(self, version: str, **arguments: Any) -> dict[str, Any]:
         """Bring a version beside what is installed."""
