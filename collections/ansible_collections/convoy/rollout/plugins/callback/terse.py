@@ -132,7 +132,8 @@ class CallbackModule(DefaultCallback):
 
     def _say(self, what: str, result: CallbackTaskResult) -> None:
         self._handle_warnings(result.result)
-        line = f"{what}: [{self.host_label(result)}] {result.task.get_name()}: {_message(result.result)}"
+        host = result.result.get("convoy", {}).get("host") or self.host_label(result)
+        line = f"{what}: [{host}] {result.task.get_name()}: {_message(result.result)}"
         self._display.display(
             line,
             color=constants.COLOR_SKIP if what == "ignored" else constants.COLOR_ERROR,

@@ -95,12 +95,20 @@ def readings_of(
     hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]], membership: Mapping[str, bool]
 ) -> list[Reading]:
     """The readings that the play before left in the hosts' variables, with what the load balancers said."""
-    readings = []
+    readings, at_once = [], done_at_once("rollout_reads", hosts, hostvars)
     for name in hosts:
         variables = hostvars[name]
-        read = variables.get("component_read") or {}
+        read = at_once.get(name) or variables.get("component_read") or {}
         readings.append(Reading(name, read, str(variables.get("zone", "")), membership.get(name)))
     return readings
+
+
+def done_at_once(
+    registered: str, hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]
+) -> Mapping[str, Mapping[str, Any]]:
+    """The results of hosts that took a step at once, by their names: every host has those of all of them."""
+    found = (hostvars[name].get(registered) for name in hosts)
+    return next((one.get("results", {}) for one in found if one), {})
 
 
 def targets_of(readings: Sequence[Reading], target: Callable[[Reading], str]) -> dict[str, HostFacts]:

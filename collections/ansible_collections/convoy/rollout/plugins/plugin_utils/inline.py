@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Runs a task of a file within the worker that runs a task already.
+"""Runs tasks of files within the worker that runs a task already: several for one host, or one for many hosts.
 
 Ansible forks a worker for each task of each host, and another one for each ``include_tasks``: that costs the controller
 more than what the task does. Here Ansible's own executor runs the task, with its loop, its connection and its
@@ -12,16 +12,26 @@ the one place that knows it: ``possible()`` says whether it is the one that is k
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
+from threading import Lock
 from typing import Any
 
+from ansible.errors import AnsibleError
 from ansible.executor import task_result
 from ansible.executor.process import worker
 from ansible.executor.task_executor import TaskExecutor
 from ansible.playbook.task import Task
+from ansible.template import Templar
+from ansible.vars.clean import strip_internal_keys
 
 Result = dict[str, Any]
 
+# Connections that several threads of a process can use at once, and what of them takes its time.
+_OF_THREADS = ("ssh", "ansible.builtin.ssh", "smart", "local", "ansible.builtin.local")
+_TAKES_TIME = ("exec_command", "put_file", "fetch_file", "reset")
 _RawTaskResult: Any = getattr(task_result, "_RawTaskResult", None)  # of ansible-core 2.19 and 2.20
 
 
@@ -38,41 +48,63 @@ class Inline:
 
     def __init__(self) -> None:
         self.changed = False
-        self._worker = worker.current_worker
-        self._variables = dict(self._worker._task_vars)
-        stop_reading(self._worker._final_q)
+        self._variables = dict(worker.current_worker._task_vars)
+        stop_reading(worker.current_worker._final_q)
 
     def run(self, path: str) -> Result:
         """The result of the one task in the file, where something failed or was unreachable too."""
-        here = self._worker
-        (described,) = here._loader.load_from_file(path, trusted_as_template=True)
-        outer = here._task
-        task = Task.load(
-            described,
-            block=outer._parent,
-            role=outer._role,
-            variable_manager=here._variable_manager,
-            loader=here._loader,
-        )
-        task._uuid = outer._uuid  # by which the main process knows whose result it is told
-        result: Result = TaskExecutor(
-            here._host,
-            task,
-            dict(self._variables),
-            here._play_context,
-            here._loader,
-            here._shared_loader_obj,
-            here._final_q,
-            here._variable_manager,
-        ).run()
+        here = worker.current_worker
+        task = _load(path)
+        result = _execute(here._host, task, dict(self._variables))
         self.changed = self.changed or bool(result.get("changed"))
         if task.register:
             self._variables[task.register] = result
-        with suppress(BrokenPipeError):  # the main process is gone: the host's way is not left half done for that
-            here._final_q.send_callback(
-                _event(result), _RawTaskResult(here._host, task, dict(result), task.dump_attrs())
-            )
+        _tell(task, result)
         return result
+
+
+def on_hosts(
+    path: str, names: Sequence[str], when: str, known: Mapping[str, Mapping[str, Any]]
+) -> Iterator[tuple[str, Result | None]]:
+    """Run the one task in the file on many hosts at once: their results, in the order of the hosts.
+
+    Each has a thread, and one of them has its turn: nothing of Ansible has to know of threads. A thread gives its turn
+    away while its host is busy.
+
+    None for a host on which Ansible has to run it as usual: one for which ``when``, a condition as of a task, is
+    false, and one that is connected to in a way that several threads cannot use. ``known``: variables that a host has
+    besides.
+    """
+    here = worker.current_worker
+    stop_reading(here._final_q)
+    manager = here._variable_manager
+    common = _load(path)
+    common.when = [*common.when, *([when] if when else [])]
+    turn = Lock()
+
+    def run(name: str) -> Result | None:
+        with turn, suppress(AnsibleError):  # before the task itself runs: Ansible's usual way says better what is wrong
+            return take(name)
+        return None
+
+    def take(name: str) -> Result | None:
+        host = manager._inventory.get_host(name)
+        variables = {**manager.get_vars(play=common.get_play(), host=host, task=common), **known.get(name, {})}
+        connection = variables.get("ansible_connection", common.connection)
+        if Templar(here._loader, variables).template(connection) not in _OF_THREADS:
+            return None
+        task = common.copy(exclude_parent=True)
+        task._parent = common._parent
+        result = _execute(host, task, variables, turn)
+        if result.get("skipped"):
+            return None
+        task.delegate_to = name
+        _tell(task, {**result, "convoy": {**result.get("convoy", {}), "host": name}})
+        return dict(strip_internal_keys(result))
+
+    with ThreadPoolExecutor(here._cliargs["forks"]) as threads:
+        results = threads.map(lambda name: copy_context().run(run, name), names)
+        yield from zip(names, results, strict=True)
 
 
 def stop_reading(queue: Any) -> None:
@@ -82,6 +114,65 @@ def stop_reading(queue: Any) -> None:
     somebody to read what they say.
     """
     queue._reader.close()
+
+
+def _load(path: str) -> Task:
+    """The one task in a file, as a part of the task that the worker runs."""
+    here = worker.current_worker
+    (described,) = here._loader.load_from_file(path, trusted_as_template=True)
+    outer = here._task
+    task = Task.load(
+        described, block=outer._parent, role=outer._role, variable_manager=here._variable_manager, loader=here._loader
+    )
+    task._uuid = outer._uuid  # by which the main process knows whose result it is told
+    return task
+
+
+class _InTurn(TaskExecutor):
+    """Gives its turn away while its host is busy."""
+
+    turn: Lock
+
+    def _get_connection(self, *args: Any) -> Any:
+        connection = super()._get_connection(*args)
+        for name in _TAKES_TIME:
+            setattr(connection, name, self._meanwhile(getattr(connection, name)))
+        return connection
+
+    def _meanwhile(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*args: Any, **options: Any) -> Any:
+            self.turn.release()
+            try:
+                return method(*args, **options)
+            finally:
+                self.turn.acquire()
+
+        return called
+
+
+def _execute(host: Any, task: Task, variables: dict[str, Any], turn: Lock | None = None) -> Result:
+    here = worker.current_worker
+    executor = (_InTurn if turn else TaskExecutor)(
+        host,
+        task,
+        variables,
+        here._play_context,
+        here._loader,
+        here._shared_loader_obj,
+        here._final_q,
+        here._variable_manager,
+    )
+    if turn:
+        executor.turn = turn
+    result: Result = executor.run()
+    return result
+
+
+def _tell(task: Task, result: Result) -> None:
+    """Tell the callbacks; where the main process is gone a host's way is not left half done for that."""
+    here = worker.current_worker
+    with suppress(BrokenPipeError):
+        here._final_q.send_callback(_event(result), _RawTaskResult(here._host, task, dict(result), task.dump_attrs()))
 
 
 def _event(result: Result) -> str:

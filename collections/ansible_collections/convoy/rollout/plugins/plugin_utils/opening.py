@@ -287,15 +287,17 @@ def nothing_deferred(asked: Mapping[str, Any]) -> dict[str, Any]:
 def _staging_failures(
     hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, tuple[HostStatus, str]]:
-    """What the play before left in the variables of hosts that it could not stage."""
-    failures = {}
+    """Why hosts could not be staged: what the plays before left in their variables, step by step or at once."""
+    failures, at_once = {}, fleet.done_at_once("rollout_stages", hosts, hostvars)
     for name in hosts:
-        variables = hostvars[name]
-        staged = variables.get("component_staged") or {}
-        if variables.get("rollout_stage_failed"):
-            failures[name] = (HostStatus.UNSTAGED, str(variables["rollout_stage_failed"]))
-        elif staged.get("unreachable"):
-            failures[name] = (HostStatus.UNREACHABLE, str(staged.get("msg", "")).strip())
+        staged = at_once.get(name) or hostvars[name].get("component_staged") or {}
+        msg = str(staged.get("msg") or "staging failed").strip()
+        if staged.get("unreachable"):
+            failures[name] = (HostStatus.UNREACHABLE, msg)
+        elif name in at_once and staged.get("failed"):
+            failures[name] = (HostStatus.UNSTAGED, msg)
+        elif name not in at_once and hostvars[name].get("rollout_stage_failed"):
+            failures[name] = (HostStatus.UNSTAGED, str(hostvars[name]["rollout_stage_failed"]))
     return failures
 
 
