@@ -129,21 +129,29 @@ class Ssh:
         async def run(host: str) -> None:
             async with places:
                 script = shlex.join(["bash", "-c", self._script, "release.sh", *arguments(host)])
-                with given.open("rb") as stream:
-                    process = await asyncio.create_subprocess_exec(
-                        *self._login(host), script, stdin=stream, stderr=asyncio.subprocess.PIPE
-                    )
-                _out, said = await process.communicate()
-                if process.returncode:
-                    raise ContestError(f"ssh to {host} ended with {process.returncode}: {said.decode().strip()}")
+                await ssh(self.fleet, host, script, given)
 
         await asyncio.gather(*map(run, self.hosts))
 
-    def _login(self, host: str) -> list[str]:
-        known = self.fleet.variables[host]
-        options = ["-F", "none", "-i", known["ansible_ssh_private_key_file"]]
-        options += shlex.split(known["ansible_ssh_common_args"])
-        return ["ssh", *options, f"{known['ansible_user']}@{known['ansible_host']}"]
+
+async def ssh(fleet: Fleet, host: str, script: str, given: Path) -> None:
+    """Run a script on a host, with the content of a file as its input."""
+    known = fleet.variables[host]
+    options = [
+        "-F",
+        "none",
+        "-i",
+        known["ansible_ssh_private_key_file"],
+        *shlex.split(known["ansible_ssh_common_args"]),
+    ]
+    login = f"{known['ansible_user']}@{known['ansible_host']}"
+    with given.open("rb") as stream:
+        process = await asyncio.create_subprocess_exec(
+            "ssh", *options, login, script, stdin=stream, stderr=asyncio.subprocess.PIPE
+        )
+    _out, said = await process.communicate()
+    if process.returncode:
+        raise ContestError(f"ssh to {host} ended with {process.returncode}: {said.decode().strip()}")
 
 
 def rendered_unit(name: str) -> str:
