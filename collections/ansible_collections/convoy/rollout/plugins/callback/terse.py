@@ -28,6 +28,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible import constants
+from ansible.executor.stats import AggregateStats
 from ansible.executor.task_result import CallbackTaskResult
 from ansible.playbook.play import Play
 from ansible.playbook.task import Task
@@ -40,6 +41,10 @@ class CallbackModule(DefaultCallback):
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "stdout"
     CALLBACK_NAME = "convoy.rollout.terse"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._at_once: list[tuple[str, str]] = []  # what Ansible has no figures of for the recap
 
     @property
     def _quiet(self) -> bool:
@@ -72,6 +77,7 @@ class CallbackModule(DefaultCallback):
 
     def v2_runner_on_ok(self, result: CallbackTaskResult) -> None:
         """Only its warnings."""
+        self._count(result, "ok", *(["changed"] if result.is_changed() else []))
         if self._quiet:
             self._handle_warnings(result.result)
         else:
@@ -96,6 +102,7 @@ class CallbackModule(DefaultCallback):
 
     def v2_runner_on_failed(self, result: CallbackTaskResult, ignore_errors: bool = False) -> None:
         """Host, task and message."""
+        self._count(result, "failures")
         if not self._quiet:
             super().v2_runner_on_failed(result, ignore_errors)
         elif not (result.task.loop and "results" in result.result):
@@ -110,6 +117,7 @@ class CallbackModule(DefaultCallback):
 
     def v2_runner_on_unreachable(self, result: CallbackTaskResult) -> None:
         """Host, task and message."""
+        self._count(result, "dark")
         if self._quiet:
             self._say("unreachable", result)
         else:
@@ -130,15 +138,30 @@ class CallbackModule(DefaultCallback):
         if not self._quiet:
             super().v2_runner_on_async_ok(result)
 
+    def v2_playbook_on_stats(self, stats: AggregateStats) -> None:
+        """The recap, with hosts that took a step at once with others."""
+        for what, host in self._at_once:
+            stats.increment(what, host)
+        super().v2_playbook_on_stats(stats)
+
+    def _count(self, result: CallbackTaskResult, *what: str) -> None:
+        self._at_once += [(one, host) for host in [_at_once(result)] if host for one in what]
+
     def _say(self, what: str, result: CallbackTaskResult) -> None:
         self._handle_warnings(result.result)
-        host = result.result.get("convoy", {}).get("host") or self.host_label(result)
+        host = _at_once(result) or self.host_label(result)
         line = f"{what}: [{host}] {result.task.get_name()}: {_message(result.result)}"
         self._display.display(
             line,
             color=constants.COLOR_SKIP if what == "ignored" else constants.COLOR_ERROR,
             stderr=self.get_option("display_failed_stderr"),
         )
+
+
+def _at_once(result: CallbackTaskResult) -> str:
+    """The host that took a step at once with others; empty where the task was that of a host alone."""
+    told = result.result.get("convoy")
+    return str(told.get("host", "")) if isinstance(told, Mapping) else ""
 
 
 def _message(result: Mapping[str, Any]) -> str:
