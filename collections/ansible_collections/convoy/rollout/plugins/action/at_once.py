@@ -21,6 +21,7 @@ class ActionModule(ControllerAction):
         "step": {"type": "str", "required": True, "choices": ["read", "stage"]},
         "hosts": {"type": "list", "elements": "str", "required": True},
         "when": {"type": "str", "default": ""},
+        "known": {"type": "dict", "default": {}},
     }
 
     def perform(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> Result:
@@ -30,7 +31,11 @@ class ActionModule(ControllerAction):
             return {"changed": False, "results": {}, "left": hosts}
         path = str(ROLES / "component" / "tasks" / f"{arguments['step']}.yml")
         reads = task_vars.get("rollout_reads", {}).get("results", {})
-        known = {host: {"component_read": reads[host]} for host in hosts if host in reads}
+
+        def known(host: str) -> Result:
+            """Variables of the host besides, which would else be found anew among those of all hosts."""
+            return {**arguments["known"], **({"component_read": reads[host]} if host in reads else {})}
+
         results = dict(inline.on_hosts(path, hosts, arguments["when"], known))
         done = {host: result for host, result in results.items() if result is not None}
         return {

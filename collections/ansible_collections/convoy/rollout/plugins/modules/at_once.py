@@ -37,6 +37,10 @@ options:
     description: A condition as that of a task, without braces. A host for which it is false is left.
     type: str
     default: ""
+  known:
+    description: Variables that are the same for all of the hosts, so that they need not be templated for each.
+    type: dict
+    default: {}
 attributes:
   action:
     description: Has a corresponding action plugin, so some parts of the options can be executed on the controller.

@@ -64,7 +64,7 @@ class Inline:
 
 
 def on_hosts(
-    path: str, names: Sequence[str], when: str, known: Mapping[str, Mapping[str, Any]]
+    path: str, names: Sequence[str], when: str, known: Callable[[str], Mapping[str, Any]]
 ) -> Iterator[tuple[str, Result | None]]:
     """Run the one task in the file on many hosts at once: their results, in the order of the hosts.
 
@@ -89,7 +89,7 @@ def on_hosts(
 
     def take(name: str) -> Result | None:
         host = manager._inventory.get_host(name)
-        variables = {**manager.get_vars(play=common.get_play(), host=host, task=common), **known.get(name, {})}
+        variables = {**manager.get_vars(play=common.get_play(), host=host, task=common), **known(name)}
         connection = variables.get("ansible_connection", common.connection)
         if Templar(here._loader, variables).template(connection) not in _OF_THREADS:
             return None

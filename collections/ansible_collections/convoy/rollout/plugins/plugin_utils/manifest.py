@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, ClassVar, TypeVar
 
 from ansible_collections.convoy.rollout.plugins.module_utils import containers, names, record
@@ -131,6 +132,7 @@ class Manifest:
         }
 
 
+@lru_cache(maxsize=4)  # many hosts get the same release
 def from_json(content: bytes) -> Manifest:
     """Read a manifest. Raises ManifestError unless these are exactly the bytes that to_json() makes."""
     try:
