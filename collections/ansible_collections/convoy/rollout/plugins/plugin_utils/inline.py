@@ -63,6 +63,35 @@ class Inline:
         return result
 
 
+class Turn:
+    """That of a thread among others, which have the same lock."""
+
+    def __init__(self, lock: Lock) -> None:
+        self._lock, self._is_ours = lock, False
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._is_ours = True
+
+    def __exit__(self, *error: object) -> None:
+        self._is_ours = False
+        self._lock.release()
+
+    def given_away(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """A method that gives the turn away while it runs. It may call another one that does."""
+
+        def called(*args: Any, **options: Any) -> Any:
+            if not self._is_ours:
+                return method(*args, **options)
+            self.__exit__()
+            try:
+                return method(*args, **options)
+            finally:
+                self.__enter__()
+
+        return called
+
+
 def on_hosts(
     path: str, names: Sequence[str], when: str, known: Callable[[str], Mapping[str, Any]]
 ) -> Iterator[tuple[str, Result | None]]:
@@ -80,14 +109,15 @@ def on_hosts(
     manager = here._variable_manager
     common = _load(path)
     common.when = [*common.when, *([when] if when else [])]
-    turn = Lock()
+    lock = Lock()
 
     def run(name: str) -> Result | None:
+        turn = Turn(lock)
         with turn, suppress(AnsibleError):  # before the task itself runs: Ansible's usual way says better what is wrong
-            return take(name)
+            return take(name, turn)
         return None
 
-    def take(name: str) -> Result | None:
+    def take(name: str, turn: Turn) -> Result | None:
         host = manager._inventory.get_host(name)
         variables = {**manager.get_vars(play=common.get_play(), host=host, task=common), **known(name)}
         connection = variables.get("ansible_connection", common.connection)
@@ -131,26 +161,20 @@ def _load(path: str) -> Task:
 class _InTurn(TaskExecutor):
     """Gives its turn away while its host is busy."""
 
-    turn: Lock
+    def in_turn(self, turn: Turn) -> Result:
+        """The result."""
+        self._turn = turn
+        result: Result = self.run()
+        return result
 
     def _get_connection(self, *args: Any) -> Any:
         connection = super()._get_connection(*args)
         for name in _TAKES_TIME:
-            setattr(connection, name, self._meanwhile(getattr(connection, name)))
+            setattr(connection, name, self._turn.given_away(getattr(connection, name)))
         return connection
 
-    def _meanwhile(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        def called(*args: Any, **options: Any) -> Any:
-            self.turn.release()
-            try:
-                return method(*args, **options)
-            finally:
-                self.turn.acquire()
 
-        return called
-
-
-def _execute(host: Any, task: Task, variables: dict[str, Any], turn: Lock | None = None) -> Result:
+def _execute(host: Any, task: Task, variables: dict[str, Any], turn: Turn | None = None) -> Result:
     here = worker.current_worker
     executor = (_InTurn if turn else TaskExecutor)(
         host,
@@ -162,9 +186,7 @@ def _execute(host: Any, task: Task, variables: dict[str, Any], turn: Lock | None
         here._final_q,
         here._variable_manager,
     )
-    if turn:
-        executor.turn = turn
-    result: Result = executor.run()
+    result: Result = executor.in_turn(turn) if turn else executor.run()
     return result
 
 

@@ -8,10 +8,11 @@ import contextlib
 import os
 import select
 import signal
+from threading import Lock
 
 from ansible.executor.task_queue_manager import FinalQueue
 
-from ansible_collections.convoy.rollout.plugins.plugin_utils.inline import stop_reading
+from ansible_collections.convoy.rollout.plugins.plugin_utils.inline import Turn, stop_reading
 
 WORKERS = 3
 SECONDS = 30
@@ -57,3 +58,20 @@ def read_all(reading: int) -> bytes:
             break
         said += more
     return said
+
+
+def test_a_turn_is_given_away_once_and_had_again_whatever_happens() -> None:
+    lock = Lock()
+    turn = Turn(lock)
+    taken: list[bool] = []
+
+    def inner() -> None:
+        taken.append(lock.locked())
+        raise OSError("the host is gone")
+
+    with turn:
+        assert lock.locked()
+        with contextlib.suppress(OSError):
+            turn.given_away(turn.given_away(inner))()
+        taken.append(lock.locked())
+    assert (taken, lock.locked()) == ([False, True], False)
