@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import pytest
 import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.playbook.role import Role
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.spec import SpecError
 from ansible_collections.convoy.rollout.plugins.plugin_utils.variables import (
@@ -57,6 +59,15 @@ def test_every_default_is_documented_as_it_is(role: str) -> None:
     of_the_role = {name: option for name, option in options.items() if name.startswith(f"{role}_")}
     documented = {name: option["default"] for name, option in of_the_role.items() if "default" in option}
     assert yaml.safe_load((ROLES / role / "defaults/main.yml").read_text()) == documented
+
+
+@pytest.mark.parametrize("role", ["component", "rollout", "traffic"])
+def test_ansible_reads_no_specification_where_it_has_nothing_to_check(role: str) -> None:
+    specs = yaml.safe_load((ROLES / role / "meta/argument_specs.yml").read_text())["argument_specs"]
+    assert not specs.keys() & {file.stem for file in (ROLES / role / "tasks").rglob("*.yml")}
+    imported = Role()
+    imported._role_path, imported._loader = str(ROLES / role), DataLoader()
+    assert imported._get_role_argspecs() == {}
 
 
 def test_variables_are_told_apart_by_these_prefixes() -> None:
