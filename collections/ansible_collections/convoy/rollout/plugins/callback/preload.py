@@ -16,6 +16,7 @@ author:
 description:
   - Ansible forks a worker for every task of every host, and each imports what its action plugin needs. What the main
     process has imported before costs the workers nothing. The same goes for the templates of the collection's roles.
+    What a task needs is imported when it begins; what the first task of the hosts needs, while the request is checked.
   - It prints nothing and changes nothing. Without it, a rollout is slower.
 requirements:
   - Enabled with C(callbacks_enabled) in C(ansible.cfg).
@@ -23,6 +24,7 @@ requirements:
 
 import contextlib
 import gc
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -31,24 +33,51 @@ from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
+from ansible.playbook.task import Task
 from ansible.plugins.callback import CallbackBase
 
-_PLUGINS = "ansible_collections.convoy.rollout.plugins"
-# Those that run once a host; what runs once a rollout needs nothing more.
-_ACTIONS = (
-    "admission", "haproxy", "haproxy_info", "nginx", "release", "release_info", "report", "road", "rollout", "verdict",
-    "watch",
-)  # fmt: skip
-_CALLS = ("haproxy", "haproxy_info", "health_gate", "nginx", "release", "release_info")
-_LIBRARIES = (
-    "ansible.module_utils.common.arg_spec",
-    "ansible.plugins.action.normal",
-    "ansible.plugins.connection.ssh",
-    "ansible.plugins.lookup.template",
-    "ansible.plugins.shell.sh",
-    "sqlalchemy.dialects.sqlite",
-)
+_COLLECTION = "convoy.rollout."
+_PLUGINS = f"ansible_collections.{_COLLECTION}plugins"
+
+
+class Need(NamedTuple):
+    """What the workers of a task need beside the action and the call that have its name.
+
+    What no task of a run needs is not imported: where nothing is to change, nothing is staged, and no host goes a road.
+    """
+
+    plugins: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()  # of the roles, with the templates
+
+
+_NEEDS = {
+    "rollout": Need(others=("sqlalchemy.dialects.sqlite",)),
+    "release_info": Need(
+        others=(
+            "ansible.module_utils.common.arg_spec",
+            "ansible.plugins.action.normal",
+            "ansible.plugins.connection.ssh",
+            "ansible_collections.ansible.builtin.plugins.lookup.template",
+            "ansible.plugins.shell.sh",
+        ),
+        files=("*/defaults/main.yml", "*/vars/main.yml", "component/tasks/read.yml"),
+    ),
+    "release": Need(others=("_strptime",), files=("component/tasks/stage.yml", "rollout/tasks/stage.yml")),
+    # The road is one task, which runs others in its worker.
+    "road": Need(
+        plugins=(
+            "action.admission", "action.haproxy", "action.nginx", "action.release", "action.report",
+            "module_utils.calls.haproxy", "module_utils.calls.nginx", "module_utils.calls.release",
+        ),
+        files=(
+            "component/tasks/*.yml", "traffic/tasks/*/*drain.yml", "rollout/tasks/roll.yml",
+            "rollout/tasks/turn_back.yml",
+        ),
+    ),
+}  # fmt: skip
 
 
 class CallbackModule(CallbackBase):
@@ -64,15 +93,44 @@ class CallbackModule(CallbackBase):
         # What Ansible makes stays, or is gone at once: looking for garbage among it takes a tenth of its time.
         gc.set_threshold(100_000, 50, 50)
         sys.meta_path.insert(0, Compiled(Path(__file__).parents[1]))
-        actions = [f"{_PLUGINS}.action.{name}" for name in _ACTIONS]
-        calls = [f"{_PLUGINS}.module_utils.calls.{name}" for name in _CALLS]
-        for name in (*_LIBRARIES, *actions, *calls):
-            with contextlib.suppress(ImportError):  # whoever needs it says better what is missing
-                import_module(name)
-        with contextlib.suppress(ImportError):
-            import_module(f"{_PLUGINS}.plugin_utils.courier").digest()  # packs what hosts are sent
+        self._ready: set[str] = set()
+        self._next = ""
+        self._templates = None
         with contextlib.suppress(ImportError, AttributeError):  # without Ansible's inner parts it is slower, no more
-            import_module(f"{_PLUGINS}.plugin_utils.compiled").remember_templates()
+            self._templates = import_module(f"{_PLUGINS}.plugin_utils.compiled").Compiled()
+        os.register_at_fork(after_in_parent=self._while_it_waits, after_in_child=self._look_ahead)
+
+    def v2_playbook_on_task_start(self, task: Task, is_conditional: bool) -> None:
+        """Before the first worker of a task is forked."""
+        if task.action.startswith(_COLLECTION):
+            name = task.action.removeprefix(_COLLECTION)
+            self._prepare(name)
+            if name == "rollout" and task.args.get("state") == "checked":
+                self._look_ahead("release_info")
+
+    def _look_ahead(self, name: str = "") -> None:
+        self._next = name
+
+    def _while_it_waits(self) -> None:
+        """The one worker that checks the request was forked: there is nothing to do until it is through."""
+        name = self._next
+        self._look_ahead()
+        if name:
+            self._prepare(name)
+
+    def _prepare(self, name: str) -> None:
+        if name in self._ready:
+            return
+        self._ready.add(name)
+        need = _NEEDS.get(name, Need())
+        plugins = (f"action.{name}", f"module_utils.calls.{name}", *need.plugins)
+        for module in (*need.others, *(f"{_PLUGINS}.{plugin}" for plugin in plugins)):
+            with contextlib.suppress(ImportError):  # whoever needs it says better what is missing
+                import_module(module)
+        if courier := sys.modules.get(f"{_PLUGINS}.plugin_utils.courier"):
+            courier.digest()  # packs what hosts are sent
+        if self._templates:
+            self._templates.remember(*need.files)
 
 
 class Compiled(MetaPathFinder):

@@ -6,10 +6,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
+PLUGINS = "ansible_collections.convoy.rollout.plugins"
+# An action in place of the collection's own: it tells what its worker has found imported.
 LOADED = """
 import sys
 
@@ -18,20 +21,36 @@ from ansible.plugins.action import ActionBase
 
 class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
-        names = ("ansible_collections.convoy.rollout.plugins.action.admission", "sqlalchemy.dialects.sqlite.pysqlite")
-        return {"changed": False, "failed": True, "msg": f"loaded: {[name in sys.modules for name in names]}"}
+        loaded = [name in sys.modules for name in self._task.args["names"]]
+        return {"changed": False, "failed": True, "msg": f"loaded: {loaded}"}
 """
+
+
+def found(project: Any, before: str, *names: str) -> str:
+    """What a run says of these modules, in a worker of the first host, after a task that fails."""
+    (project.path / "action_plugins" / "look.py").write_text(LOADED, encoding="utf-8")
+    look = f"- name: Look\n  look:\n    names: {json.dumps(names)}"
+    project.play(f"{before}\n{look}" if before else look)
+    return str(project.in_pipe("--limit", "app1").stdout)
 
 
 @pytest.mark.parametrize(
     ("callbacks", "loaded"),
     [
-        ("convoy.rollout.preload, convoy.rollout.progress", "[True, True]"),
+        ("convoy.rollout.preload, convoy.rollout.progress", "[True, False]"),
         ("convoy.rollout.progress", "[False, False]"),
     ],
 )
-def test_a_worker_finds_imported_what_the_callback_imports(project: Any, callbacks: str, loaded: str) -> None:
-    (project.path / "action_plugins" / "look.py").write_text(LOADED, encoding="utf-8")
+def test_workers_find_imported_what_a_task_has_needed_and_no_more(project: Any, callbacks: str, loaded: str) -> None:
     project.settings(callbacks_enabled=callbacks, stdout_callback="convoy.rollout.terse")
-    project.play("- name: Look\n  look: {}")
-    assert f"loaded: {loaded}" in project.in_pipe("--limit", "app1").stdout
+    road = "- name: Road\n  convoy.rollout.road: {}\n  ignore_errors: true"
+    assert f"loaded: {loaded}" in found(project, road, f"{PLUGINS}.action.release", f"{PLUGINS}.action.watch")
+
+
+@pytest.mark.parametrize(("state", "loaded"), [("checked", "[True]"), ("closed", "[False]")])
+def test_while_the_request_is_checked_there_is_time_for_what_the_next_task_needs(
+    project: Any, state: str, loaded: str
+) -> None:
+    project.settings(callbacks_enabled="convoy.rollout.preload", stdout_callback="convoy.rollout.terse")
+    check = f"- name: Check\n  convoy.rollout.rollout:\n    state: {state}\n  ignore_errors: true"
+    assert f"loaded: {loaded}" in found(project, check, f"{PLUGINS}.action.release_info")
