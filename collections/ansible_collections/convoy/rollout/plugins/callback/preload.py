@@ -35,6 +35,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+from ansible.inventory.host import Host
+from ansible.playbook.play import Play
 from ansible.playbook.task import Task
 from ansible.plugins.callback import CallbackBase
 
@@ -80,6 +82,10 @@ _NEEDS = {
 }  # fmt: skip
 
 
+# What a ledger needs that is not in SQLite: no deployment with one that is should import it.
+_SERVER = ("psycopg", "sqlalchemy.dialects.postgresql.psycopg")
+
+
 class CallbackModule(CallbackBase):
     """``convoy.rollout.preload``"""
 
@@ -93,12 +99,25 @@ class CallbackModule(CallbackBase):
         # What Ansible makes stays, or is gone at once: looking for garbage among it takes a tenth of its time.
         gc.set_threshold(100_000, 50, 50)
         sys.meta_path.insert(0, Compiled(Path(__file__).parents[1]))
+        self._play: Play | None = None
         self._ready: set[str] = set()
         self._next = ""
         self._templates = None
         with contextlib.suppress(ImportError, AttributeError):  # without Ansible's inner parts it is slower, no more
             self._templates = import_module(f"{_PLUGINS}.plugin_utils.compiled").Compiled()
         os.register_at_fork(after_in_parent=self._while_it_waits, after_in_child=self._look_ahead)
+
+    def v2_playbook_on_play_start(self, play: Play) -> None:
+        """The play whose variables say where the ledger is."""
+        self._play = play
+
+    def v2_runner_on_start(self, host: Host, task: Task) -> None:
+        """Before a worker is forked."""
+        if "ledger" not in self._ready and task.action.startswith(_COLLECTION):
+            self._ready.add("ledger")
+            known = task.get_variable_manager().get_vars(play=self._play, host=host, include_hostvars=False)
+            if not str(known.get("environment_ledger_url", "sqlite:")).startswith("sqlite:"):
+                _import(*_SERVER)
 
     def v2_playbook_on_task_start(self, task: Task, is_conditional: bool) -> None:
         """Before the first worker of a task is forked."""
@@ -124,13 +143,17 @@ class CallbackModule(CallbackBase):
         self._ready.add(name)
         need = _NEEDS.get(name, Need())
         plugins = (f"action.{name}", f"module_utils.calls.{name}", *need.plugins)
-        for module in (*need.others, *(f"{_PLUGINS}.{plugin}" for plugin in plugins)):
-            with contextlib.suppress(ImportError):  # whoever needs it says better what is missing
-                import_module(module)
+        _import(*need.others, *(f"{_PLUGINS}.{plugin}" for plugin in plugins))
         if courier := sys.modules.get(f"{_PLUGINS}.plugin_utils.courier"):
             courier.digest()  # packs what hosts are sent
         if self._templates:
             self._templates.remember(*need.files)
+
+
+def _import(*modules: str) -> None:
+    for module in modules:
+        with contextlib.suppress(ImportError):  # whoever needs it says better what is missing
+            import_module(module)
 
 
 class Compiled(MetaPathFinder):

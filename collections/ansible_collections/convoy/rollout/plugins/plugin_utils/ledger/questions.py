@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import schema
@@ -23,17 +24,9 @@ CLOCK = "extract(epoch FROM clock_timestamp())::float8"
 
 if schema.INSTALLED:
     from sqlalchemy import bindparam, literal_column, null, select, text
-    from sqlalchemy.dialects.postgresql import insert
 
     _TABLE, _STREAMS, _ROLLOUTS, _HOSTS = schema.questions, schema.streams, schema.rollouts, schema.hosts
     _ASKED: dict[str, Any] = {name: bindparam(name) for name in ("stream", "rollout", "host", "actor", "question")}
-    _ASK = (
-        insert(_TABLE)
-        .values(asker=bindparam("asker"), asked_at=literal_column(CLOCK), **_ASKED)
-        .on_conflict_do_update(
-            index_elements=["asker"], set_={**_ASKED, "asked_at": literal_column(CLOCK), "answer": null()}
-        )
-    )
     _LOCK = text("SELECT pg_advisory_lock(:key), set_config('idle_session_timeout', :limit, false)")
     _UNLOCK = "pg_advisory_unlock(:key), set_config('idle_session_timeout', '0', false)"
     _RELEASE = text(f"SELECT {_UNLOCK}")
@@ -65,6 +58,16 @@ if schema.INSTALLED:
     _FORGET = text(f"DELETE FROM {_TABLE.name} WHERE asked_at < {CLOCK} - {FORGET_AFTER}")
 
 
+@cache
+def _ask() -> Any:
+    """Write down what is asked. Whose ledger is in SQLite asks nothing so, and does not import this dialect."""
+    from sqlalchemy.dialects.postgresql import insert
+
+    values = {**_ASKED, "asked_at": literal_column(CLOCK)}
+    written = insert(_TABLE).values(asker=bindparam("asker"), **values)
+    return written.on_conflict_do_update(index_elements=["asker"], set_={**values, "answer": null()})
+
+
 class Asked(NamedTuple):
     """A question about a host, who asks it, and what the tables say of the host: nothing, if it is not in the plan."""
 
@@ -84,7 +87,7 @@ def ask(session: PostgresSession, rollout: str, asked: Asked, lock: Mapping[str,
     ``lock``: stream, key, limit. A row: the stream's columns, the rollout's, the time (epoch seconds), those of Asked.
     """
     values = {**lock, **asked._asdict(), "rollout": rollout}
-    answered = session.ask((_ASK, [values]), (_LOCK, [values]), (_ANSWERED, [values]))
+    answered = session.ask((_ask(), [values]), (_LOCK, [values]), (_ANSWERED, [values]))
     if answered:
         return answered[0][0], []
     return None, session.rows(_READ, values)

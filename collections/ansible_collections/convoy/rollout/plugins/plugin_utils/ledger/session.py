@@ -23,10 +23,7 @@ from typing import Any, NamedTuple, Protocol
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger import schema
 
 if schema.INSTALLED:
-    from sqlalchemy.dialects.postgresql.base import PGDialect
     from sqlalchemy.dialects.sqlite.base import SQLiteDialect
-
-    _DIALECT: Any = PGDialect
 
 IDLE = 5.0  # seconds after which a connection is tried before it is used again
 BUSY_TURN = 8  # milliseconds for which SQLite waits by itself, with pauses that grow, before it is asked anew
@@ -322,5 +319,8 @@ def _named(statement: Any) -> str:
 @cache
 def _numbered(statement: Any) -> tuple[str, Sequence[str]]:
     """The statement as PostgreSQL prepares it, and the names of its values by their numbers."""
-    compiled = statement.compile(dialect=_DIALECT(paramstyle="numeric_dollar"))
+    from sqlalchemy.dialects.postgresql.base import PGDialect
+
+    dialect: Any = PGDialect
+    compiled = statement.compile(dialect=dialect(paramstyle="numeric_dollar"))
     return str(compiled), tuple(compiled.positiontup or ())

@@ -26,12 +26,12 @@ class ActionModule(ActionBase):
 """
 
 
-def found(project: Any, before: str, *names: str) -> str:
+def found(project: Any, before: str, *names: str, **variables: str) -> str:
     """What a run says of these modules, in a worker of the first host, after a task that fails."""
     (project.path / "action_plugins" / "look.py").write_text(LOADED, encoding="utf-8")
     look = f"- name: Look\n  look:\n    names: {json.dumps(names)}"
     project.play(f"{before}\n{look}" if before else look)
-    return str(project.in_pipe("--limit", "app1").stdout)
+    return str(project.in_pipe("--limit", "app1", "-e", json.dumps(variables)).stdout)
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,18 @@ def test_while_the_request_is_checked_there_is_time_for_what_the_next_task_needs
     project.settings(callbacks_enabled="convoy.rollout.preload", stdout_callback="convoy.rollout.terse")
     check = f"- name: Check\n  convoy.rollout.rollout:\n    state: {state}\n  ignore_errors: true"
     assert f"loaded: {loaded}" in found(project, check, f"{PLUGINS}.action.release_info")
+
+
+@pytest.mark.parametrize(
+    ("url", "loaded"),
+    [
+        ("postgresql+psycopg://convoy@db.example/convoy", "[True, True]"),
+        ("{{ 'somewhere' }}", "[True, True]"),
+        ("sqlite:////var/lib/convoy/ledger.db", "[False, False]"),
+    ],
+)
+def test_the_driver_of_a_server_is_imported_where_the_ledger_is_on_one(project: Any, url: str, loaded: str) -> None:
+    project.settings(callbacks_enabled="convoy.rollout.preload", stdout_callback="convoy.rollout.terse")
+    road = "- name: Road\n  convoy.rollout.road: {}\n  ignore_errors: true"
+    names = ("psycopg", "sqlalchemy.dialects.postgresql")
+    assert f"loaded: {loaded}" in found(project, road, *names, environment_ledger_url=url)
