@@ -26,14 +26,14 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ansible.inventory.host import Host
 from ansible.playbook.play import Play
@@ -70,20 +70,17 @@ _NEEDS = {
     "release": Need(others=("_strptime",), files=("component/tasks/stage.yml", "rollout/tasks/stage.yml")),
     # The road is one task, which runs others in its worker.
     "road": Need(
-        plugins=(
-            "action.admission", "action.haproxy", "action.nginx", "action.release", "action.report",
-            "module_utils.calls.haproxy", "module_utils.calls.nginx", "module_utils.calls.release",
-        ),
+        plugins=("action.admission", "action.release", "action.report", "module_utils.calls.release"),
         files=(
-            "component/tasks/*.yml", "traffic/tasks/*/*drain.yml", "rollout/tasks/roll.yml",
-            "rollout/tasks/turn_back.yml",
+            "component/tasks/activate.yml", "component/tasks/confirm.yml", "component/tasks/revert.yml",
+            "component/tasks/await.yml", "rollout/tasks/roll.yml", "rollout/tasks/turn_back.yml",
         ),
     ),
+    "haproxy": Need(files=("traffic/tasks/haproxy/*drain.yml",)),
+    "nginx": Need(files=("traffic/tasks/nginx/*drain.yml",)),
+    "by_tasks": Need(files=("component/tasks/*_by_tasks.yml",)),
+    "server": Need(others=("psycopg", "sqlalchemy.dialects.postgresql.psycopg")),
 }  # fmt: skip
-
-
-# What a ledger needs that is not in SQLite: no deployment with one that is should import it.
-_SERVER = ("psycopg", "sqlalchemy.dialects.postgresql.psycopg")
 
 
 class CallbackModule(CallbackBase):
@@ -113,19 +110,15 @@ class CallbackModule(CallbackBase):
 
     def v2_runner_on_start(self, host: Host, task: Task) -> None:
         """Before a worker is forked."""
-        if "ledger" not in self._ready and task.action.startswith(_COLLECTION):
-            self._ready.add("ledger")
-            known = task.get_variable_manager().get_vars(play=self._play, host=host, include_hostvars=False)
-            if not str(known.get("environment_ledger_url", "sqlite:")).startswith("sqlite:"):
-                _import(*_SERVER)
-
-    def v2_playbook_on_task_start(self, task: Task, is_conditional: bool) -> None:
-        """Before the first worker of a task is forked."""
-        if task.action.startswith(_COLLECTION):
-            name = task.action.removeprefix(_COLLECTION)
-            self._prepare(name)
-            if name == "rollout" and task.args.get("state") == "checked":
-                self._look_ahead("release_info")
+        name = task.action.removeprefix(_COLLECTION)
+        if name == task.action or name in self._ready:
+            return
+        known = task.get_variable_manager().get_vars(play=self._play, host=host, task=task, include_hostvars=False)
+        self._prepare(name)
+        for need in _more(name, known):
+            self._prepare(need)
+        if name == "rollout" and task.args.get("state") == "checked":
+            self._look_ahead("release_info")
 
     def _look_ahead(self, name: str = "") -> None:
         self._next = name
@@ -148,6 +141,17 @@ class CallbackModule(CallbackBase):
             courier.digest()  # packs what hosts are sent
         if self._templates:
             self._templates.remember(*need.files)
+
+
+def _more(name: str, known: Mapping[str, Any]) -> Iterator[str]:
+    """What else a task needs, by variables, which may be templates yet."""
+    if not str(known.get("environment_ledger_url", "sqlite:")).startswith("sqlite:"):
+        yield "server"
+    if name == "road":
+        adapter = str(known.get("traffic_adapter", ""))
+        yield from (one for one in ("haproxy", "nginx") if one == adapter or "{{" in adapter)
+    if name in ("road", "release") and known.get("component_tasks"):
+        yield "by_tasks"
 
 
 def _import(*modules: str) -> None:

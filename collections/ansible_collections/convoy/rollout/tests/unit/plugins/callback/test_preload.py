@@ -25,6 +25,8 @@ class ActionModule(ActionBase):
         return {"changed": False, "failed": True, "msg": f"loaded: {loaded}"}
 """
 
+ROAD = "- name: Road\n  convoy.rollout.road: {}\n  ignore_errors: true"
+
 
 def found(project: Any, before: str, *names: str, **variables: str) -> str:
     """What a run says of these modules, in a worker of the first host, after a task that fails."""
@@ -43,8 +45,7 @@ def found(project: Any, before: str, *names: str, **variables: str) -> str:
 )
 def test_workers_find_imported_what_a_task_has_needed_and_no_more(project: Any, callbacks: str, loaded: str) -> None:
     project.settings(callbacks_enabled=callbacks, stdout_callback="convoy.rollout.terse")
-    road = "- name: Road\n  convoy.rollout.road: {}\n  ignore_errors: true"
-    assert f"loaded: {loaded}" in found(project, road, f"{PLUGINS}.action.release", f"{PLUGINS}.action.watch")
+    assert f"loaded: {loaded}" in found(project, ROAD, f"{PLUGINS}.action.release", f"{PLUGINS}.action.watch")
 
 
 @pytest.mark.parametrize(("state", "loaded"), [("checked", "[True]"), ("closed", "[False]")])
@@ -66,6 +67,15 @@ def test_while_the_request_is_checked_there_is_time_for_what_the_next_task_needs
 )
 def test_the_driver_of_a_server_is_imported_where_the_ledger_is_on_one(project: Any, url: str, loaded: str) -> None:
     project.settings(callbacks_enabled="convoy.rollout.preload", stdout_callback="convoy.rollout.terse")
-    road = "- name: Road\n  convoy.rollout.road: {}\n  ignore_errors: true"
     names = ("psycopg", "sqlalchemy.dialects.postgresql")
-    assert f"loaded: {loaded}" in found(project, road, *names, environment_ledger_url=url)
+    assert f"loaded: {loaded}" in found(project, ROAD, *names, environment_ledger_url=url)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "loaded"),
+    [("none", "[False, False]"), ("nginx", "[False, True]"), ("{{ 'haproxy' }}", "[True, True]")],
+)
+def test_an_adapter_is_imported_where_it_may_be_used(project: Any, adapter: str, loaded: str) -> None:
+    project.settings(callbacks_enabled="convoy.rollout.preload", stdout_callback="convoy.rollout.terse")
+    names = (f"{PLUGINS}.action.haproxy", f"{PLUGINS}.action.nginx")
+    assert f"loaded: {loaded}" in found(project, ROAD, *names, traffic_adapter=adapter)
