@@ -15,7 +15,8 @@ author:
   - The Convoy contributors (@convoy-rollout)
 description:
   - Ansible forks a worker for every task of every host, and each imports what its action plugin needs. What the main
-    process has imported before costs the workers nothing. The same goes for the templates of the collection's roles.
+    process has imported before costs the workers nothing. The same goes for the templates of the collection's roles,
+    and for the site's.
     What a task needs is imported when it begins; what the first task of the hosts needs, while the request is checked.
   - It prints nothing and changes nothing. Without it, a rollout is slower.
 requirements:
@@ -26,7 +27,8 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -98,11 +100,11 @@ class CallbackModule(CallbackBase):
         sys.meta_path.insert(0, Compiled(Path(__file__).parents[1]))
         self._play: Play | None = None
         self._ready: set[str] = set()
-        self._next = ""
+        self._next: Callable[[], None] = _nothing
         self._templates = None
         with contextlib.suppress(ImportError, AttributeError):  # without Ansible's inner parts it is slower, no more
             self._templates = import_module(f"{_PLUGINS}.plugin_utils.compiled").Compiled()
-        os.register_at_fork(after_in_parent=self._while_it_waits, after_in_child=self._look_ahead)
+        os.register_at_fork(after_in_parent=self._look_ahead, after_in_child=self._forget)
 
     def v2_playbook_on_play_start(self, play: Play) -> None:
         """The play whose variables say where the ledger is."""
@@ -114,23 +116,21 @@ class CallbackModule(CallbackBase):
         if name == task.action or name in self._ready:
             return
         known = task.get_variable_manager().get_vars(play=self._play, host=host, task=task, include_hostvars=False)
-        self._prepare(name)
-        for need in _more(name, known):
-            self._prepare(need)
+        for need in (name, *_more(name, known)):
+            self._prepare(need, known)
         if name == "rollout" and task.args.get("state") == "checked":
-            self._look_ahead("release_info")
+            self._next = partial(self._prepare, "release_info", known)
 
-    def _look_ahead(self, name: str = "") -> None:
-        self._next = name
-
-    def _while_it_waits(self) -> None:
+    def _look_ahead(self) -> None:
         """The one worker that checks the request was forked: there is nothing to do until it is through."""
-        name = self._next
-        self._look_ahead()
-        if name:
-            self._prepare(name)
+        prepare, self._next = self._next, _nothing
+        prepare()
 
-    def _prepare(self, name: str) -> None:
+    def _forget(self) -> None:
+        """A worker has nobody to prepare."""
+        self._next = _nothing
+
+    def _prepare(self, name: str, known: Mapping[str, Any]) -> None:
         if name in self._ready:
             return
         self._ready.add(name)
@@ -141,6 +141,12 @@ class CallbackModule(CallbackBase):
             courier.digest()  # packs what hosts are sent
         if self._templates:
             self._templates.remember(*need.files)
+            if name == "release_info":
+                self._templates.remember_site(known)
+
+
+def _nothing() -> None:
+    """What is to be prepared, mostly."""
 
 
 def _more(name: str, known: Mapping[str, Any]) -> Iterator[str]:

@@ -5,27 +5,31 @@
 """Templates and conditions that are compiled before Ansible forks its workers.
 
 Ansible compiles every template anew in each worker, which is a quarter of what a worker does, and the conditions of
-``meta`` tasks for every host in the main process. Here the main process compiles what the tasks of every host have, and
-its forks find it. What a template means does not change: the same text, with Jinja's delimiters as usual, is the same
-code.
+``meta`` tasks for every host in the main process. Here the main process compiles what the tasks of every host have, the
+collection's and the site's, and its forks find it. What a template means does not change: the same text, with Jinja's
+delimiters as usual, is the same code.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
 import yaml
 from ansible._internal._templating._jinja_bits import AnsibleEnvironment
+from ansible.errors import AnsibleError
+from ansible.template import Templar
 from jinja2 import TemplateError
 from jinja2.environment import TemplateExpression
 
 from ansible_collections.convoy.rollout.plugins.plugin_utils.variables import LOADER, ROLES
 
 CONDITIONS = ("when", "failed_when", "changed_when", "until")
+SITE_MOST = 100  # texts of a site's variables, and files: no site has to wait for thousands that no task uses
 
 
 class Compiled:
@@ -54,23 +58,29 @@ class Compiled:
 
     def remember(self, *files: str) -> None:
         """From now on, do not compile again what these files of the roles say: patterns, as ``*/vars/main.yml``."""
+        for pattern in files:
+            for path in self._roles.glob(pattern):
+                self._remember(_strings("", yaml.load(path.read_text(encoding="utf-8"), LOADER)))
+
+    def remember_site(self, variables: Mapping[str, Any]) -> None:
+        """The same for the site's variables, and for the files that it has rendered into releases."""
+        texts = [text for _name, text in _strings("", dict(variables)) if "{{" in text]
+        files = _rendered(variables)
+        self._remember(("", text) for text in (*islice(texts, SITE_MOST), *islice(files, SITE_MOST)))
+
+    def _remember(self, texts: Iterable[tuple[str, str]]) -> None:
+        """Texts, and as what they are said. One with a backslash is left: what it means depends on who asks."""
         plain, keeping = AnsibleEnvironment(), _Keeping()
-        for name, text in self._said(files):
+        for name, text in texts:
             with contextlib.suppress(TemplateError):  # whoever uses it says better what is wrong
+                if "\\" in text:
+                    continue
                 if "{{" in text:
                     if text not in self._templates:
                         self._templates[text] = self._compile(plain, text)
                 elif name in CONDITIONS and text not in self._conditions:
                     self._compile_expression(keeping, text, False)
                     self._conditions[text] = keeping.code
-
-    def _said(self, files: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-        """What the files say, and as what. A text with a backslash is left: what it means depends on who asks."""
-        for pattern in files:
-            for path in self._roles.glob(pattern):
-                for name, text in _strings("", yaml.load(path.read_text(encoding="utf-8"), LOADER)):
-                    if "\\" not in text:
-                        yield name, text
 
 
 class _Keeping(AnsibleEnvironment):
@@ -82,6 +92,17 @@ class _Keeping(AnsibleEnvironment):
         """Jinja makes a template of an expression."""
         self.code = self.compile(source)
         return self.template_class.from_code(self, self.code, self.make_globals(None))
+
+
+def _rendered(variables: Mapping[str, Any]) -> Iterator[str]:
+    """The files that a release's configuration and units are made of, as far as this host's variables name them."""
+    templar = Templar(variables=dict(variables))
+    for items in (variables.get("component_config"), variables.get("component_units")):
+        for item in items if isinstance(items, list) else ():
+            with contextlib.suppress(AnsibleError, OSError, ValueError, KeyError, TypeError):
+                path = Path(templar.template(item["src"]))
+                if path.is_absolute():
+                    yield path.read_text(encoding="utf-8")
 
 
 def _strings(name: str, value: Any) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,7 +15,7 @@ from ansible._internal._templating._jinja_bits import AnsibleEnvironment
 from ansible.errors import AnsibleUndefinedVariable
 from ansible.template import trust_as_template
 
-from ansible_collections.convoy.rollout.plugins.plugin_utils.compiled import Compiled
+from ansible_collections.convoy.rollout.plugins.plugin_utils.compiled import SITE_MOST, Compiled
 
 KNOWN = "{{ colour }} and {{ 'blue' if colour else '' }}"
 CONDITION = "colour in ['green', 'blue']"
@@ -91,6 +92,57 @@ def test_what_a_condition_lacks_is_told_as_before(roles: Path) -> None:
 def test_an_expression_that_is_no_condition_of_the_roles_is_compiled_anew(roles: Path) -> None:
     Compiled(roles).remember(*FILES)
     assert TemplateEngine(variables={"colour": "red"}).evaluate_expression(trust_as_template("colour")) == "red"
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> dict[str, Any]:
+    """The variables of a site, with a file that is rendered into releases."""
+    path = tmp_path / "unit.j2"
+    path.write_text("Description={{ colour }}\n")
+    variables = {
+        "here": str(tmp_path),
+        "component_probes": [{"url": "http://{{ address }}/"}],
+        "component_units": [{"name": "a.service", "src": "{{ here }}/unit.j2"}],
+    }
+    return {name: trusted(value) for name, value in variables.items()}
+
+
+def trusted(value: Any) -> Any:
+    if isinstance(value, list):
+        return [{key: trust_as_template(text) for key, text in item.items()} for item in value]
+    return value
+
+
+@pytest.mark.parametrize("text", ["http://{{ address }}/", "{{ here }}/unit.j2", "Description={{ colour }}\n"])
+def test_what_a_site_says_and_has_rendered_is_compiled_once(roles: Path, site: dict[str, Any], text: str) -> None:
+    Compiled(roles).remember_site(site)
+    assert AnsibleEnvironment().compile(text) is AnsibleEnvironment().compile(text)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"component_units": "{{ units }}"},
+        {"component_units": ["a.service"]},
+        {"component_units": [{"name": "a.service"}]},
+        {"component_units": [{"src": trust_as_template("{{ nowhere }}/unit.j2")}]},
+        {"component_units": [{"src": "unit.j2"}, {"src": "/nowhere/unit.j2"}, {"src": 1}]},
+        {"colour": "{{ colour"},
+    ],
+)
+def test_what_is_wrong_with_it_is_told_by_whoever_uses_it(
+    roles: Path, site: dict[str, Any], wrong: dict[str, Any]
+) -> None:
+    Compiled(roles).remember_site({**wrong, "component_config": site["component_units"], "here": site["here"]})
+    text = "Description={{ colour }}\n"
+    assert AnsibleEnvironment().compile(text) is AnsibleEnvironment().compile(text)
+
+
+def test_no_site_waits_for_thousands_of_texts(roles: Path) -> None:
+    texts = [f"{{{{ colour }}}} {number}" for number in range(SITE_MOST + 1)]
+    Compiled(roles).remember_site({"words": texts})
+    known = [AnsibleEnvironment().compile(text) is AnsibleEnvironment().compile(text) for text in texts]
+    assert known == [*[True] * SITE_MOST, False]
 
 
 def test_the_roles_of_the_collection_have_templates_that_every_host_needs(monkeypatch: pytest.MonkeyPatch) -> None:
