@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 from ansible._internal._templating._jinja_bits import AnsibleEnvironment
 from ansible.errors import AnsibleError
+from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 from jinja2 import TemplateError
 from jinja2.environment import TemplateExpression
@@ -96,7 +97,7 @@ class _Keeping(AnsibleEnvironment):
 
 def _rendered(variables: Mapping[str, Any]) -> Iterator[str]:
     """The files that a release's configuration and units are made of, as far as this host's variables name them."""
-    templar = Templar(variables=dict(variables))
+    templar = Templar(loader=DataLoader(), variables=dict(variables))
     for items in (variables.get("component_config"), variables.get("component_units")):
         for item in items if isinstance(items, list) else ():
             with contextlib.suppress(AnsibleError, OSError, ValueError, KeyError, TypeError):
