@@ -83,6 +83,7 @@ _NEEDS = {
     "by_tasks": Need(files=("component/tasks/*_by_tasks.yml",)),
     "server": Need(others=("psycopg", "sqlalchemy.dialects.postgresql.psycopg")),
 }  # fmt: skip
+_AT_ONCE = {"read": "release_info", "stage": "release"}  # what runs in the one worker of such a step, for each host
 
 
 class CallbackModule(CallbackBase):
@@ -113,6 +114,8 @@ class CallbackModule(CallbackBase):
     def v2_runner_on_start(self, host: Host, task: Task) -> None:
         """Before a worker is forked."""
         name = task.action.removeprefix(_COLLECTION)
+        if name == "at_once":
+            name = _AT_ONCE.get(task.args.get("step"), name)
         if name == task.action or name in self._ready:
             return
         known = task.get_variable_manager().get_vars(play=self._play, host=host, task=task, include_hostvars=False)

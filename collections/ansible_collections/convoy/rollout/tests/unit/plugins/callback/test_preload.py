@@ -79,3 +79,11 @@ def test_an_adapter_is_imported_where_it_may_be_used(project: Any, adapter: str,
     project.settings(callbacks_enabled="convoy.rollout.preload", stdout_callback="convoy.rollout.terse")
     names = (f"{PLUGINS}.action.haproxy", f"{PLUGINS}.action.nginx")
     assert f"loaded: {loaded}" in found(project, ROAD, *names, traffic_adapter=adapter)
+
+
+@pytest.mark.parametrize(("step", "loaded"), [("read", "[True, False]"), ("stage", "[True, True]")])
+def test_a_step_of_all_hosts_at_once_needs_what_each_of_them_needs(project: Any, step: str, loaded: str) -> None:
+    project.settings(callbacks_enabled="convoy.rollout.preload", stdout_callback="convoy.rollout.terse")
+    at_once = f"- name: At once\n  convoy.rollout.at_once:\n    step: {step}\n  ignore_errors: true"
+    names = (f"{PLUGINS}.plugin_utils.courier", f"{PLUGINS}.action.release")
+    assert f"loaded: {loaded}" in found(project, at_once, *names)
