@@ -9,14 +9,12 @@ import contextlib
 import os
 import socket
 import time
-from typing import TYPE_CHECKING, Iterator, Mapping, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Mapping, NamedTuple, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError, GateError
 
 if TYPE_CHECKING:
-    import http.client
     import subprocess
-    from urllib.parse import SplitResult
 
 BODY_LIMIT = 1024 * 1024
 OUTPUT_LIMIT = 4096
@@ -89,59 +87,19 @@ def fetch(url: str, headers: Mapping[str, str], timeout: float, follow: int = 0)
 
 def _fetch_once(url: str, headers: Mapping[str, str], timeout: float) -> HttpAnswer:
     """GET `url` without following redirects. `timeout` covers the whole attempt, however slowly the answer drips."""
-    import http.client
     from urllib.parse import urlsplit
 
+    from ansible_collections.convoy.rollout.plugins.module_utils import http_get
+
     ends = time.monotonic() + timeout
-    parts = urlsplit(url)
-    connection = _connection(parts, timeout)
     try:
-        connection.connect()
-        with _hung_up_at(ends, connection.sock):
-            connection.request("GET", _target(parts), headers={"Connection": "close", **headers})
-            response = connection.getresponse()
-            body = response.read(BODY_LIMIT)
-            if response.length and len(body) < BODY_LIMIT:
-                raise http.client.IncompleteRead(body, response.length)
+        answer = http_get.get(urlsplit(url), headers, ends, BODY_LIMIT)
         _still_in_time(ends, timeout)
-        answered = {name.lower(): value for name, value in response.getheaders()}
-        return HttpAnswer(response.status, body.decode("utf-8", "replace"), answered.get("location", ""), answered)
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except (OSError, http_get.NotHttpError, ValueError) as error:
         _still_in_time(ends, timeout)
         raise NoAnswerError(_http_trouble(error)) from error
-    finally:
-        connection.close()
-
-
-@contextlib.contextmanager
-def _hung_up_at(ends: float, connected: socket.socket) -> Iterator[None]:
-    """A socket's own timeout begins anew with every byte; this one ends a drip as well."""
-    import threading
-
-    watchdog = threading.Timer(ends - time.monotonic(), _hang_up, [connected])
-    watchdog.daemon = True
-    watchdog.start()
-    try:
-        yield
-    finally:
-        watchdog.cancel()
-
-
-def _hang_up(connected: socket.socket) -> None:
-    # Unlike close(), this wakes a read that waits in another thread.
-    with contextlib.suppress(OSError):
-        connected.shutdown(socket.SHUT_RDWR)
-
-
-def _connection(parts: SplitResult, timeout: float) -> http.client.HTTPConnection:
-    import http.client
-
-    make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    return make(parts.hostname or "", parts.port, timeout=timeout)
-
-
-def _target(parts: SplitResult) -> str:
-    return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    location = answer.headers.get("location", "")
+    return HttpAnswer(answer.status, answer.body.decode("utf-8", "replace"), location, answer.headers)
 
 
 def _still_in_time(ends: float, timeout: float) -> None:
@@ -154,7 +112,7 @@ def _http_trouble(error: Exception) -> str:
         return connection_trouble(error)
     if isinstance(error, ValueError):
         return f"could not be reached ({error})"
-    return f"answered no valid HTTP ({type(error).__name__}: {error})"
+    return f"answered no valid HTTP ({error})"
 
 
 def connection_trouble(error: OSError) -> str:
