@@ -10,14 +10,15 @@ last line of what it says is the result, as JSON.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
-import shutil
 import sys
 from importlib import import_module
 from typing import BinaryIO
 
 PACKAGE = "ansible_collections.convoy.rollout.plugins.module_utils"
+_PIECE = 1024 * 1024
 
 
 def answer(request: bytes, rest: BinaryIO) -> str:
@@ -26,19 +27,27 @@ def answer(request: bytes, rest: BinaryIO) -> str:
     params = asked["params"]
     if asked["attached"]:
         params[asked["attached"]] = _in_memory(rest)
-    result = import_module(f"{PACKAGE}.calls.{asked['call']}").run(params, asked["check_mode"])
-    return json.dumps(result)
+    called = import_module(f"{PACKAGE}.calls.{asked['call']}")
+    # What was imported stays to the end, and need not be looked through for garbage.
+    gc.freeze()
+    gc.enable()
+    return json.dumps(called.run(params, asked["check_mode"]))
 
 
 def _in_memory(content: BinaryIO) -> str:
     """The path of a file with that content, which is gone when this process is."""
     descriptor = os.memfd_create("attached")
-    with os.fdopen(descriptor, "wb", closefd=False) as stream:
-        shutil.copyfileobj(content, stream)
+    with os.fdopen(descriptor, "wb", buffering=0, closefd=False) as stream:
+        for piece in iter(lambda: content.read(_PIECE), b""):
+            stream.write(piece)
     return f"/proc/self/fd/{descriptor}"
 
 
 if __name__ == "__main__":
+    gc.disable()
     sys.path.insert(0, os.path.abspath(__file__)[: -len("/answer.py") - len(PACKAGE) - 1])
     incoming = sys.stdin.buffer
     sys.stdout.write(f"\n{answer(incoming.readline(), incoming)}\n")
+    sys.stdout.flush()
+    # Taking down what was imported, piece by piece, would cost as much as starting Python.
+    os._exit(0)
