@@ -12,8 +12,6 @@ same call made again starts from what is really there.
 
 from __future__ import annotations
 
-from typing import Any, Mapping, NamedTuple, Sequence
-
 from ansible_collections.convoy.rollout.plugins.module_utils import durable, gate, guard, process, staging, units
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ActivationError, ConvoyTargetError, TreeError
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
@@ -21,6 +19,10 @@ from ansible_collections.convoy.rollout.plugins.module_utils.journal import Hist
 from ansible_collections.convoy.rollout.plugins.module_utils.pruning import prunable, prune
 from ansible_collections.convoy.rollout.plugins.module_utils.record import Record, Unit, kind_of
 from ansible_collections.convoy.rollout.plugins.module_utils.systemd import UnitStatus, unit_fault
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Any, Mapping, Sequence
 
 
 class Order(NamedTuple):

@@ -15,7 +15,13 @@ import json
 import os
 import sys
 from importlib import import_module
-from typing import BinaryIO
+
+# As in `typed`, which can be imported only once this has begun.
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
 
 PACKAGE = "ansible_collections.convoy.rollout.plugins.module_utils"
 _PIECE = 1024 * 1024

@@ -11,7 +11,6 @@ import pwd
 import re
 import shutil
 import tempfile
-from typing import Callable, Iterator, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils import record
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
@@ -30,6 +29,11 @@ from ansible_collections.convoy.rollout.plugins.module_utils.packages import (
     Kept,
     unknown_version,
 )
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Callable, Iterator, Sequence
+
 
 _DPKG = "/var/lib/dpkg"
 _CACHE = "/var/cache/apt"

@@ -9,7 +9,12 @@ import os
 import socket
 import sys
 from collections import Counter
-from typing import Iterable
+
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Iterable
+
 
 _SOCKET = "socket:["
 _OPEN = ("01", "02")  # established, and on its way there

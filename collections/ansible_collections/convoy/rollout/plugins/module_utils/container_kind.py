@@ -11,7 +11,6 @@ directory, and is brought in anew from there where it is gone. Which image a uni
 from __future__ import annotations
 
 import platform
-from typing import Callable, Iterator
 
 from ansible_collections.convoy.rollout.plugins.module_utils import containers
 from ansible_collections.convoy.rollout.plugins.module_utils.containers import Image
@@ -21,6 +20,10 @@ from ansible_collections.convoy.rollout.plugins.module_utils.kinds import Differ
 from ansible_collections.convoy.rollout.plugins.module_utils.podman import Engine, Podman
 from ansible_collections.convoy.rollout.plugins.module_utils.process import Process
 from ansible_collections.convoy.rollout.plugins.module_utils.record import Record
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Callable, Iterator
 
 
 class ContainerKind:

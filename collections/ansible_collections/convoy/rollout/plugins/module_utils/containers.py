@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Any, Mapping, NamedTuple
 
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ContainerError, InputError
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Any, Mapping
+
 
 # Where a release says to its unit which image to run, so that it changes with `current` in one step.
 IMAGE_FILE = "convoy-image.env"

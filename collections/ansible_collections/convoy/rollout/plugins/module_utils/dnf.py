@@ -18,7 +18,6 @@ import shutil
 import tempfile
 import weakref
 from fnmatch import fnmatchcase
-from typing import Iterator, NamedTuple, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils import rpm_versions
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
@@ -40,6 +39,11 @@ from ansible_collections.convoy.rollout.plugins.module_utils.packages import (
     unknown_version,
 )
 from ansible_collections.convoy.rollout.plugins.module_utils.rpm_versions import Evr, Nevra
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Iterator, Sequence
+
 
 _CACHE = "/var/cache/dnf"
 # Where either generation of dnf has what it has downloaded.

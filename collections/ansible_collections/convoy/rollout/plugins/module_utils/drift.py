@@ -12,7 +12,6 @@ from __future__ import annotations
 import fnmatch
 import os
 import stat
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils import process, units
 from ansible_collections.convoy.rollout.plugins.module_utils import record as records
@@ -22,9 +21,12 @@ from ansible_collections.convoy.rollout.plugins.module_utils.process import Proc
 from ansible_collections.convoy.rollout.plugins.module_utils.record import FileEntry, Record, Unit, kind_of
 from ansible_collections.convoy.rollout.plugins.module_utils.systemd import UnitStatus, unit_fault
 from ansible_collections.convoy.rollout.plugins.module_utils.tree import Current
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
 from ansible_collections.convoy.rollout.plugins.module_utils.units import UnitFile
 
 if TYPE_CHECKING:
+    from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
+
     from ansible_collections.convoy.rollout.plugins.module_utils.kinds import Kind
 
 MOST_FINDINGS = 50

@@ -14,7 +14,12 @@ import ctypes
 import os
 import re
 import stat
-from typing import Container
+
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Container
+
 
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{12}\.convoy-new")
 

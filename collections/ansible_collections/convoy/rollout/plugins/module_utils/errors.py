@@ -9,7 +9,10 @@ the cause is known, and turned into a message once, in the module's main().
 
 from __future__ import annotations
 
-from typing import Any
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class ConvoyTargetError(Exception):

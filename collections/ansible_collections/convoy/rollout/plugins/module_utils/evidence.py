@@ -6,7 +6,12 @@
 from __future__ import annotations
 
 import re
-from typing import Iterable
+
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Iterable
+
 
 MASK = "***"
 EXCERPT_LIMIT = 200

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any, Iterator, Mapping
 
 from ansible_collections.convoy.rollout.plugins.module_utils import durable
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import TrafficError
 from ansible_collections.convoy.rollout.plugins.module_utils.tree import Tree
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any, Iterator, Mapping
 
 
 @contextlib.contextmanager

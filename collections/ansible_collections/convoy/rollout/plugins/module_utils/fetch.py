@@ -19,7 +19,6 @@ import random
 import re
 import ssl
 import urllib.request
-from typing import Any, Callable, Iterator, NamedTuple
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from ansible_collections.convoy.rollout.plugins.module_utils import durable
@@ -31,7 +30,12 @@ from ansible_collections.convoy.rollout.plugins.module_utils.errors import (
     SpaceError,
 )
 from ansible_collections.convoy.rollout.plugins.module_utils.tree import Tree
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
 from ansible_collections.convoy.rollout.plugins.module_utils.unpack import Artifact
+
+if TYPE_CHECKING:
+    from typing import Any, Callable, Iterator
+
 
 _CHUNK = 256 * 1024
 _MOST_REDIRECTS = 5

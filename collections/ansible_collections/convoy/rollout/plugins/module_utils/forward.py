@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import importlib
 import io
-from typing import Any, BinaryIO, Callable, Protocol
 
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ArchiveError
 from ansible_collections.convoy.rollout.plugins.module_utils.member import Source, unreadable
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from typing import Any, BinaryIO, Callable
+
 
 _CHUNK = 1024 * 1024
 _PIECE = 128 * 1024

@@ -14,7 +14,6 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import GateError
@@ -34,6 +33,11 @@ from ansible_collections.convoy.rollout.plugins.module_utils.probes import (
     check_values,
     parse,
 )
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Any, Callable, Mapping, Sequence, TypeAlias
+
 
 # What a caller needs, wherever it is defined.
 __all__ = [
@@ -197,7 +201,7 @@ def _can_still_pass(gate: Gate, progress: Progress, next_at: float) -> bool:
 
 # --- the run ---------------------------------------------------------------------------------------------------
 
-Look = Callable[[Sequence[Probe], float], Sequence[Outcome]]
+Look: TypeAlias = "Callable[[Sequence[Probe], float], Sequence[Outcome]]"
 
 
 def look_at(probes: Sequence[Probe], limit: float) -> list[Outcome]:

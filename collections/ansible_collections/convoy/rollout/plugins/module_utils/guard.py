@@ -17,12 +17,16 @@ import json
 import os
 import sys
 import time
-from typing import Iterator, NamedTuple, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils import clock, durable
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError, TreeError
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
 from ansible_collections.convoy.rollout.plugins.module_utils.journal import History
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Iterator, Sequence
+
 
 PACKAGE = __name__.rsplit(".", 1)[0]
 # A call that holds the lock ends by itself; until then there is nothing to take back.

@@ -11,11 +11,15 @@ wait with a clock that is passed in. The answers are those of HAProxy 2.6 (manag
 from __future__ import annotations
 
 import re
-from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import TrafficError
 from ansible_collections.convoy.rollout.plugins.module_utils.naming import did_you_mean
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Any, Iterable, Mapping, Sequence
+
 
 POLL = 0.05
 WATCH_POLL = 0.25

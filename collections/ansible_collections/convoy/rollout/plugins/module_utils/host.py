@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Sequence
-
 from ansible_collections.convoy.rollout.plugins.module_utils import process as processes
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
 from ansible_collections.convoy.rollout.plugins.module_utils.journal import BY_TASKS, IN_DOUBT, Entry, History, Journal
 from ansible_collections.convoy.rollout.plugins.module_utils.record import Record, kind_of
 from ansible_collections.convoy.rollout.plugins.module_utils.systemd import UNIT_DIRECTORY, Supervisor
 from ansible_collections.convoy.rollout.plugins.module_utils.tree import Tree
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING
 from ansible_collections.convoy.rollout.plugins.module_utils.units import UnitDirectory
+
+if TYPE_CHECKING:
+    from typing import Any, Sequence
 
 
 class Host:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import socket
 import time
-from typing import TYPE_CHECKING, Iterable, NamedTuple, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import GateError
 from ansible_collections.convoy.rollout.plugins.module_utils.observers import (
@@ -16,9 +15,11 @@ from ansible_collections.convoy.rollout.plugins.module_utils.observers import (
     connection_trouble,
     silence,
 )
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import subprocess
+    from typing import Iterable, Sequence
 
 LOG_LINES = 10000
 _NTP_EPOCH = 2208988800  # seconds from 1900, where NTP begins, to 1970

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any, Mapping
 
 from ansible_collections.convoy.rollout.plugins.module_utils import host_observers as seen
 from ansible_collections.convoy.rollout.plugins.module_utils import observers
@@ -28,8 +27,13 @@ from ansible_collections.convoy.rollout.plugins.module_utils.probe_rules import 
     is_text,
     shown,
 )
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING
 
-Options = Mapping[str, Any]
+if TYPE_CHECKING:
+    from typing import Any, Mapping, TypeAlias
+
+
+Options: TypeAlias = "Mapping[str, Any]"
 _MB = 1000000
 
 

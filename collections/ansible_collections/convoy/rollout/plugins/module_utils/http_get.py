@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import TYPE_CHECKING, Mapping, NamedTuple
+
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from typing import Mapping
     from urllib.parse import SplitResult
 
 _PIECE = 64 * 1024

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from typing import AbstractSet, Any, Iterator, Mapping, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils import gate, names, process, record, units
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError
@@ -16,6 +15,11 @@ from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
 from ansible_collections.convoy.rollout.plugins.module_utils.journal import BY_TASKS, History, Reading
 from ansible_collections.convoy.rollout.plugins.module_utils.record import Record, kind_of
 from ansible_collections.convoy.rollout.plugins.module_utils.systemd import unit_fault
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import AbstractSet, Any, Iterator, Mapping, Sequence
+
 
 # Bytes. Configuration is shown up to the first, and compared up to the second.
 _LONGEST_SHOWN = 64 * 1024

@@ -13,10 +13,14 @@ from __future__ import annotations
 
 import json
 import os
-from typing import AbstractSet, Any, Iterable, NamedTuple
 
 from ansible_collections.convoy.rollout.plugins.module_utils import durable
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import TreeError
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import AbstractSet, Any, Iterable
+
 
 EVENTS = frozenset(
     [

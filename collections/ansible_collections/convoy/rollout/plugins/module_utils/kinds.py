@@ -9,14 +9,17 @@ nothing besides. Every other kind has a file of its own, which is imported only 
 
 from __future__ import annotations
 
-from typing import Iterator, Protocol, Tuple
-
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
 from ansible_collections.convoy.rollout.plugins.module_utils.process import Process
 from ansible_collections.convoy.rollout.plugins.module_utils.record import Record
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from typing import Iterator, Tuple, TypeAlias
+
 
 # As drift.Finding has it: what kind of thing it is, which one, how it should be, how it is.
-Difference = Tuple[str, str, str, str]
+Difference: TypeAlias = "Tuple[str, str, str, str]"
 
 
 class Kind(Protocol):

@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
-from typing import Iterator, NamedTuple, Protocol, Tuple
-
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ArchiveError
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from typing import Iterator, Tuple, TypeAlias
+
 
 LONGEST_LINK = 4095  # bytes: what Linux takes
 HARMLESS_BYTES = 16 * 1024 * 1024  # below this an archive may be as dense as it likes
@@ -44,7 +47,7 @@ class Source(Protocol):
         """At most `size` bytes, none at the end."""
 
 
-Members = Iterator[Tuple[Member, Source]]
+Members: TypeAlias = "Iterator[Tuple[Member, Source]]"
 
 
 def refusal(name: str, why: str) -> ArchiveError:

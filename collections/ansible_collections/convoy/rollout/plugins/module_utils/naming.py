@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
-from typing import Iterable
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Iterable
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

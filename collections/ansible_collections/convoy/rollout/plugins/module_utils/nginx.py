@@ -15,7 +15,6 @@ import json
 import os
 import socket
 import stat
-from typing import Any, Callable, ContextManager, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils import connections, durable, fence, nginx_config, observers
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import TrafficError
@@ -23,6 +22,11 @@ from ansible_collections.convoy.rollout.plugins.module_utils.naming import did_y
 from ansible_collections.convoy.rollout.plugins.module_utils.nginx_config import Line
 from ansible_collections.convoy.rollout.plugins.module_utils.nginx_process import Nginx
 from ansible_collections.convoy.rollout.plugins.module_utils.process import Child
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Any, Callable, ContextManager, Iterable, Iterator, Mapping, Sequence, TypeAlias
+
 
 POLL = 0.1
 PROBE_SECONDS = 5.0
@@ -34,8 +38,8 @@ SERVER = "{server}"
 _PENDING = "pending"
 _DEFAULT_PORT = 80
 
-Hold = Callable[[], ContextManager[None]]
-Lines = Mapping[str, Line]
+Hold: TypeAlias = "Callable[[], ContextManager[None]]"
+Lines: TypeAlias = "Mapping[str, Line]"
 
 
 class Server(NamedTuple):

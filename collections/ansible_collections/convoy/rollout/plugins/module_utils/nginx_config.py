@@ -11,10 +11,14 @@ where none may go.
 from __future__ import annotations
 
 import re
-from typing import Iterable, Iterator, Mapping, NamedTuple
 
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import TrafficError
 from ansible_collections.convoy.rollout.plugins.module_utils.naming import did_you_mean
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Iterable, Iterator, Mapping
+
 
 DOWN = "down"
 DEFAULT_WEIGHT = 1

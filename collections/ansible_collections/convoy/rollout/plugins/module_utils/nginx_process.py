@@ -13,12 +13,16 @@ from __future__ import annotations
 import os
 import re
 import signal
-from typing import Iterable, Mapping, Sequence, Tuple
 
 from ansible_collections.convoy.rollout.plugins.module_utils import process
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import TrafficError
 from ansible_collections.convoy.rollout.plugins.module_utils.process import Child
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Iterable, Mapping, Sequence, Tuple, TypeAlias
+
 
 POLL = 0.05
 RELOAD_SECONDS = 30.0
@@ -29,7 +33,7 @@ _WORKER = "nginx: worker process"
 _LEAVING = "is shutting down"
 _FILE = re.compile(r"^# configuration file (.+):$", re.MULTILINE)
 
-Workers = Mapping[Tuple[int, int], Child]
+Workers: TypeAlias = "Mapping[Tuple[int, int], Child]"
 
 
 def is_taken(before: Workers, now: Workers) -> bool:

@@ -9,12 +9,13 @@ import contextlib
 import os
 import socket
 import time
-from typing import TYPE_CHECKING, Mapping, NamedTuple, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError, GateError
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import subprocess
+    from typing import Mapping, Sequence
 
 BODY_LIMIT = 1024 * 1024
 OUTPUT_LIMIT = 4096

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import Any, Callable, Iterator, Mapping, NamedTuple
 
 from ansible_collections.convoy.rollout.plugins.module_utils import durable, names, packages, record, staging
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import (
@@ -26,6 +25,11 @@ from ansible_collections.convoy.rollout.plugins.module_utils.kinds import Differ
 from ansible_collections.convoy.rollout.plugins.module_utils.packages import Kept, Manager, Pinned
 from ansible_collections.convoy.rollout.plugins.module_utils.process import Process
 from ansible_collections.convoy.rollout.plugins.module_utils.record import Record, Unit
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Any, Callable, Iterator, Mapping
+
 
 LOCK_TIMEOUT = 120
 _ARCHIVES, _BEFORE = "archives", "before"

@@ -12,10 +12,14 @@ import os
 import re
 import subprocess
 import tempfile
-from typing import Callable, NamedTuple, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import LockedError, PackageError
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Callable, Sequence
+
 
 ASK, DOWNLOAD, INSTALL = 120.0, 900.0, 1800.0  # seconds until an answer is not waited for any more
 _LOCK_POLL = 0.5

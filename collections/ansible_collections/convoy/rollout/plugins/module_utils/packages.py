@@ -6,9 +6,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, Iterable, Mapping, NamedTuple, Protocol, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import InputError, PackageError, TreeError
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from typing import Any, Callable, Iterable, Mapping, Sequence
+
 
 # deb-control(5) and deb-version(7); rpm's names and versions fit into them but for capitals and '_'.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]{1,127}")

@@ -10,10 +10,14 @@ import json
 import os
 import shutil
 import subprocess
-from typing import Any, NamedTuple, Protocol, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils.containers import LABEL, Container, Image
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ContainerError
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from typing import Any, Sequence
+
 
 _ASK, _LOAD, _REMOVE = 60.0, 1800.0, 120.0  # seconds until an answer is not waited for any more
 _LONGEST_WORDS = 400

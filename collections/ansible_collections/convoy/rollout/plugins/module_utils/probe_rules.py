@@ -6,7 +6,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, Mapping, NamedTuple
+
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Any, Callable, Mapping
+
 
 LONGEST_TEXT = 4096
 

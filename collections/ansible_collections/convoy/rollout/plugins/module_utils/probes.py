@@ -10,7 +10,6 @@ observer saw, says whether that is healthy and why. `check` joins the two.
 from __future__ import annotations
 
 import re
-from typing import Any, Mapping, NamedTuple
 
 from ansible_collections.convoy.rollout.plugins.module_utils import observers
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import GateError
@@ -35,6 +34,10 @@ from ansible_collections.convoy.rollout.plugins.module_utils.probe_rules import 
     is_text,
     shown,
 )
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Any, Mapping
 
 
 class Probe(NamedTuple):

@@ -8,9 +8,13 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import AbstractSet, Any, Iterable, NamedTuple, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import AbstractSet, Any, Iterable, Sequence
+
 
 _DELETED = " (deleted)"
 _LONGEST_COMMAND = 4096  # bytes of a command line that are looked at

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
-from typing import AbstractSet
-
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
 from ansible_collections.convoy.rollout.plugins.module_utils.journal import History
 from ansible_collections.convoy.rollout.plugins.module_utils.record import Record, kind_of
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import AbstractSet
 
 
 def prunable(

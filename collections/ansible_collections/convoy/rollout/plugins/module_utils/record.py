@@ -9,12 +9,14 @@ import hashlib
 import json
 import os
 import stat
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, NamedTuple
 
 from ansible_collections.convoy.rollout.plugins.module_utils import names
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import InputError, TreeError
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from typing import Any, Callable, Iterator, Mapping
+
     from ansible_collections.convoy.rollout.plugins.module_utils.kinds import Kind
 
 SCHEMA = 1

@@ -14,11 +14,15 @@ import fcntl
 import hashlib
 import os
 import stat
-from typing import Iterable, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils import durable
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import NotIntactError
 from ansible_collections.convoy.rollout.plugins.module_utils.record import FileEntry
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Iterable, Sequence
+
 
 _CHUNK = 1024 * 1024
 _FICLONE = 0x40049409  # linux/fs.h; some machines have another number, and copy

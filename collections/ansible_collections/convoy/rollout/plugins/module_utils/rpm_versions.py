@@ -6,12 +6,17 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, Tuple
+
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Tuple, TypeAlias
+
 
 _PART = re.compile(r"~|\^|[0-9]+|[A-Za-z]+")
 # How the parts of a version sort: '~' before its end, '^' right after it, then words, then numbers.
 _TILDE, _END, _CARET, _WORD, _NUMBER = range(5)
-_Rank = Tuple[int, int, str]
+_Rank: TypeAlias = "Tuple[int, int, str]"
 
 
 class Evr(NamedTuple):

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Mapping
-
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import TrafficError
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any, Iterable, Mapping
 
 
 def check(params: Mapping[str, Any], numbers: Iterable[str], place: str) -> None:

@@ -10,7 +10,6 @@ import errno
 import hashlib
 import os
 import shutil
-from typing import TYPE_CHECKING, Any, Iterator, Mapping, NamedTuple, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils import containers, durable, names
 from ansible_collections.convoy.rollout.plugins.module_utils import record as records
@@ -26,6 +25,7 @@ from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
 from ansible_collections.convoy.rollout.plugins.module_utils.member import Limits
 from ansible_collections.convoy.rollout.plugins.module_utils.pruning import sweep
 from ansible_collections.convoy.rollout.plugins.module_utils.record import FileEntry, Record, Unit
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
 from ansible_collections.convoy.rollout.plugins.module_utils.unpack import (
     Artifact,
     Delta,
@@ -34,6 +34,8 @@ from ansible_collections.convoy.rollout.plugins.module_utils.unpack import (
 )
 
 if TYPE_CHECKING:
+    from typing import Any, Iterator, Mapping, Sequence
+
     from ansible_collections.convoy.rollout.plugins.module_utils.reuse import Base
 
 # While an artifact is unpacked, it and the rest of the host go on needing room.
@@ -101,7 +103,7 @@ def config_file(fields: Mapping[str, Any]) -> ConfigFile:
 def manifest(fields: Mapping[str, Any]) -> tuple[Artifact, tuple[FileEntry, ...]]:
     """Artifact and files of a manifest. InputError names what is wrong in it."""
     artifact, files = fields.get("artifact"), fields.get("files")
-    if not isinstance(artifact, Mapping) or not isinstance(files, list):
+    if not isinstance(artifact, dict) or not isinstance(files, list):
         raise InputError("the manifest must have a mapping 'artifact' and a list 'files', as publishing makes them")
     digest, size, kind = artifact.get("sha256"), artifact.get("size"), artifact.get("format")
     if not records.is_sha256(digest) or not isinstance(size, int) or not isinstance(kind, str):

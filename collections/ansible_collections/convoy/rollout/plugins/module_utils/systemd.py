@@ -6,9 +6,13 @@
 from __future__ import annotations
 
 import subprocess
-from typing import NamedTuple, Protocol, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import SupervisorError
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from typing import Sequence
+
 
 UNIT_DIRECTORY = "/etc/systemd/system"
 # Longer than any sensible TimeoutStartSec: systemd itself ends a start that hangs.

@@ -9,8 +9,6 @@ is whether they were begun, and how they ended. See tasks_road for the two calls
 
 from __future__ import annotations
 
-from typing import Iterator
-
 from ansible_collections.convoy.rollout.plugins.module_utils import process
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import InputError
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
@@ -18,6 +16,10 @@ from ansible_collections.convoy.rollout.plugins.module_utils.journal import Unse
 from ansible_collections.convoy.rollout.plugins.module_utils.kinds import Difference
 from ansible_collections.convoy.rollout.plugins.module_utils.process import Process
 from ansible_collections.convoy.rollout.plugins.module_utils.record import Record
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Iterator
 
 
 class Tasks:

@@ -11,14 +11,16 @@ itself, since the tasks are the controller's: a release that fails stays active 
 
 from __future__ import annotations
 
-from typing import Any, Mapping, NamedTuple, Sequence
-
 from ansible_collections.convoy.rollout.plugins.module_utils import activation, gate, guard, process, staging
 from ansible_collections.convoy.rollout.plugins.module_utils.activation import Judgement, Order
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError, InputError, TreeError
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
 from ansible_collections.convoy.rollout.plugins.module_utils.journal import BY_TASKS, WayBack
 from ansible_collections.convoy.rollout.plugins.module_utils.record import Record
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Any, Mapping, Sequence
 
 
 class Asked(NamedTuple):

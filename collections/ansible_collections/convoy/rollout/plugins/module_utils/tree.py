@@ -22,7 +22,6 @@ import fcntl
 import json
 import os
 import shutil
-from typing import Iterator, NamedTuple
 
 from ansible_collections.convoy.rollout.plugins.module_utils import clock, durable, names, record
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
@@ -32,6 +31,11 @@ from ansible_collections.convoy.rollout.plugins.module_utils.errors import (
     StaleTokenError,
     TreeError,
 )
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Iterator
+
 
 _LOCK_POLL = 0.1
 _WORK_PREFIXES = ("unpack.", "trash.")

@@ -12,11 +12,15 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from typing import Mapping, NamedTuple, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils import durable
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import TreeError
 from ansible_collections.convoy.rollout.plugins.module_utils.record import Unit
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Mapping, Sequence
+
 
 MARKER = "# Managed by Convoy: "
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from typing import BinaryIO, Callable, Iterable, Mapping, NamedTuple, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils import durable, forward, names
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ArchiveError
@@ -30,6 +29,11 @@ from ansible_collections.convoy.rollout.plugins.module_utils.member import (
     unreadable,
 )
 from ansible_collections.convoy.rollout.plugins.module_utils.record import FileEntry, plain_mode
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import BinaryIO, Callable, Iterable, Mapping, Sequence
+
 
 _CHUNK = 1024 * 1024
 _DIRECTORY_MODE = 0o755

@@ -14,7 +14,6 @@ import os
 import stat
 import struct
 import zipfile
-from typing import BinaryIO, NamedTuple, Sequence
 
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ArchiveError
 from ansible_collections.convoy.rollout.plugins.module_utils.forward import MOST_MEMORY, Forward
@@ -26,6 +25,11 @@ from ansible_collections.convoy.rollout.plugins.module_utils.member import (
     refusal,
     unreadable,
 )
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import BinaryIO, Sequence
+
 
 _END = struct.Struct("<4s4H2LH")
 _END_64 = struct.Struct("<4sQ2H2L4Q")

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from ansible_collections.convoy.rollout.plugins.module_utils import drift, names
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
@@ -19,6 +18,10 @@ from ansible_collections.convoy.rollout.plugins.module_utils.errors import (
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
 from ansible_collections.convoy.rollout.plugins.module_utils.systemd import Systemd
 from ansible_collections.convoy.rollout.plugins.module_utils.tree import Tree
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def arguments() -> dict[str, Any]:

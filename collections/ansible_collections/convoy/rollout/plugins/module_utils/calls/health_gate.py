@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ansible_collections.convoy.rollout.plugins.module_utils import gate
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import GateError
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def arguments() -> dict[str, Any]:

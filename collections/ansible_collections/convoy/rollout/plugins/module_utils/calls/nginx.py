@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ansible_collections.convoy.rollout.plugins.module_utils import fence, nginx, servers
 from ansible_collections.convoy.rollout.plugins.module_utils.calls import nginx_info
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError, failure
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def arguments() -> dict[str, Any]:

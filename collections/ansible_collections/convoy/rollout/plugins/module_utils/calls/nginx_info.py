@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import re
-from typing import Any
 
 from ansible_collections.convoy.rollout.plugins.module_utils import nginx
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError, TrafficError, failure
 from ansible_collections.convoy.rollout.plugins.module_utils.nginx_process import Nginx
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
+
 
 SHARED = {
     "config": {"type": "path", "required": True},

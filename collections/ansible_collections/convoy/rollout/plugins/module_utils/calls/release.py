@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any
 
 from ansible_collections.convoy.rollout.plugins.module_utils import activation, gate, names, staging
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
@@ -24,7 +23,12 @@ from ansible_collections.convoy.rollout.plugins.module_utils.member import Limit
 from ansible_collections.convoy.rollout.plugins.module_utils.record import Unit
 from ansible_collections.convoy.rollout.plugins.module_utils.systemd import Systemd
 from ansible_collections.convoy.rollout.plugins.module_utils.tree import Tree
+from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING
 from ansible_collections.convoy.rollout.plugins.module_utils.unpack import Artifact, Delta
+
+if TYPE_CHECKING:
+    from typing import Any
+
 
 _STATES = ("staged", "active", "confirmed", "reverted", "absent")
 _BY_TASKS = ("begun", "settled")
