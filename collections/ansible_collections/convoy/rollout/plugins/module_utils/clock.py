@@ -29,5 +29,5 @@ class Clock:
 
 def boot_id() -> str:
     """Which boot of this machine it is: what was counted from another one says nothing any more."""
-    with open(_BOOT_ID, encoding="ascii") as stream:
-        return stream.read().strip()
+    with open(_BOOT_ID, "rb") as stream:
+        return stream.read().decode("ascii").strip()

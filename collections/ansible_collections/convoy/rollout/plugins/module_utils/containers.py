@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ContainerError, InputError
@@ -106,4 +105,6 @@ def name_of(component: str, root: str, release: str) -> str:
 
 
 def _short(*parts: str) -> str:
+    import hashlib
+
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]

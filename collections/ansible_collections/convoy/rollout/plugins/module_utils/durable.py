@@ -10,7 +10,6 @@ returns only when what it promises has reached the disk.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import stat
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Container
 
 
-_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{12}\.convoy-new")
+_TEMPORARY = r"\.(.+)\.[0-9a-f]{12}\.convoy-new"
 
 
 def fsync_directory(path: str) -> None:
@@ -39,6 +38,8 @@ def sync_file_system(path: str) -> None:
     One syncfs(2) takes the place of an fsync for every file and directory of a release: 50,000
     of them took 115 seconds.
     """
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "syncfs"):
         os.sync()
@@ -136,6 +137,17 @@ def remove_if_there(path: str) -> bool:
     return True
 
 
+def remove_tree(path: str) -> None:
+    """Remove a directory with all that is in it, as far as that can be done. Not yet durable.
+
+    Most often there is none; shutil imports every kind of compression.
+    """
+    if os.path.lexists(path):
+        import shutil
+
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def temporary_name(path: str) -> str:
     """A name beside `path` that nobody else uses, and that clear_temporaries() knows again."""
     directory, name = os.path.split(path)
@@ -145,6 +157,6 @@ def temporary_name(path: str) -> str:
 def clear_temporaries(directory: str, names: Container[str] | None = None) -> None:
     """Remove the temporary files that killed calls left in a directory; with `names`: only those made for these."""
     for entry in os.listdir(directory):
-        made_for = _TEMPORARY.fullmatch(entry)
+        made_for = re.fullmatch(_TEMPORARY, entry)
         if made_for and (names is None or made_for.group(1) in names):
             remove_if_there(os.path.join(directory, entry))

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ArchiveError
@@ -196,8 +195,10 @@ def xz(stream: BinaryIO, ceiling: int) -> Forward:
 
 def knows_zst() -> bool:
     """Whether this Python can unpack zstd: from 3.14 on."""
+    from importlib import import_module
+
     try:
-        importlib.import_module("compression.zstd")
+        import_module("compression.zstd")
     except ImportError:
         return False
     return True
@@ -205,7 +206,9 @@ def knows_zst() -> bool:
 
 def zst(stream: BinaryIO, ceiling: int) -> Forward:
     """What zstd packed, likewise. ImportError where it is not known."""
-    zstd = importlib.import_module("compression.zstd")
+    from importlib import import_module
+
+    zstd = import_module("compression.zstd")
     options = {zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}
     return _forward(stream, "tar.zst", ceiling, lambda: zstd.ZstdDecompressor(options=options), zstd.ZstdError)
 

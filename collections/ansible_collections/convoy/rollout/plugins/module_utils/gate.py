@@ -11,7 +11,6 @@ nothing to ask gives inconclusive: neither is ever a pass.
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 
@@ -206,30 +205,23 @@ Look: TypeAlias = "Callable[[Sequence[Probe], float], Sequence[Outcome]]"
 
 def look_at(probes: Sequence[Probe], limit: float) -> list[Outcome]:
     """One round: every probe at the same time, each for its own timeout but never longer than `limit` seconds."""
-    answers: queue.Queue[tuple[int, Outcome]] = queue.Queue()
     limits = [min(probe.timeout, limit) for probe in probes]
-    for at, probe in enumerate(probes):
-        threading.Thread(target=_answer, args=(answers, at, probe, limits[at]), daemon=True).start()
-    return _collect(answers, probes, limits)
-
-
-def _answer(answers: queue.Queue[tuple[int, Outcome]], at: int, probe: Probe, limit: float) -> None:
-    answers.put((at, check(probe, limit)))
-
-
-def _collect(
-    answers: queue.Queue[tuple[int, Outcome]], probes: Sequence[Probe], limits: Sequence[float]
-) -> list[Outcome]:
-    """The outcomes in the order of the probes. An attempt that does not come home in time is left alone, as silent."""
     outcomes = [Outcome(probe.label, False, silence(limit)) for probe, limit in zip(probes, limits)]
+    threads = [
+        threading.Thread(target=_answer, args=(outcomes, at, probe, limits[at]), daemon=True)
+        for at, probe in enumerate(probes)
+    ]
+    for thread in threads:
+        thread.start()
     ends = time.monotonic() + max(limits, default=0.0) + _GRACE
-    try:
-        for _awaited in probes:
-            at, outcome = answers.get(timeout=max(ends - time.monotonic(), 0.0))
-            outcomes[at] = outcome
-    except queue.Empty:
-        return outcomes
-    return outcomes
+    for thread in threads:
+        thread.join(max(ends - time.monotonic(), 0.0))
+    # An attempt that does not come home in time is left alone, as silent.
+    return list(outcomes)
+
+
+def _answer(outcomes: list[Outcome], at: int, probe: Probe, limit: float) -> None:
+    outcomes[at] = check(probe, limit)
 
 
 class _Record:

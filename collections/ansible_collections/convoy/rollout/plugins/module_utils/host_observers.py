@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import GateError
@@ -65,6 +64,7 @@ def memory(meminfo: str = "/proc/meminfo") -> tuple[int, int]:
 
 def clock_offset(server: str, port: int, timeout: float) -> float:
     """How many seconds the server's clock is ahead of this host's, by one question of SNTP (RFC 4330)."""
+    import socket
     import struct
 
     question = b"\x23" + 47 * b"\0"  # version 4, client
@@ -89,6 +89,8 @@ def clock_offset(server: str, port: int, timeout: float) -> float:
 
 def addresses(host: str) -> list[str]:
     """The addresses that the host's resolver gives for a name."""
+    import socket
+
     try:
         found = socket.getaddrinfo(host, None, 0, socket.SOCK_STREAM)
     except socket.gaierror as error:
@@ -98,6 +100,7 @@ def addresses(host: str) -> list[str]:
 
 def certificate_days(host: str, port: int, server_name: str, ca_path: str | None, timeout: float) -> float:
     """For how many days the certificate that is shown there is valid. One that cannot be verified is no answer."""
+    import socket
     import ssl
 
     context = ssl.create_default_context(cafile=ca_path)

@@ -11,7 +11,6 @@ import re
 from ansible_collections.convoy.rollout.plugins.module_utils import host_observers as seen
 from ansible_collections.convoy.rollout.plugins.module_utils import observers
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import GateError, TrafficError
-from ansible_collections.convoy.rollout.plugins.module_utils.haproxy import stat_rows
 from ansible_collections.convoy.rollout.plugins.module_utils.naming import did_you_mean
 from ansible_collections.convoy.rollout.plugins.module_utils.probe_rules import (
     HEADERS,
@@ -139,6 +138,8 @@ def _judge_process(options: Options, found: seen.Running) -> Verdict:
 def _judge_balancer(options: Options, answer: observers.HttpAnswer) -> Verdict:
     if answer.status != 200:
         return Verdict(False, f"answered {answer.status} (expected 200){shown(answer.body)}")
+    from ansible_collections.convoy.rollout.plugins.module_utils.haproxy import stat_rows
+
     try:
         rows = stat_rows(answer.body)
     except TrafficError:

@@ -73,18 +73,21 @@ def _request(parts: SplitResult, headers: Mapping[str, str]) -> bytes:
     return b"".join([f"GET {target} HTTP/1.1\r\n".encode("ascii"), *lines, b"\r\n"])
 
 
-def _host(parts: SplitResult) -> str:
+def _name(parts: SplitResult) -> bytes:
+    """The host's name as it is looked up. What is ASCII needs no codec, whose tables are large."""
     host = parts.hostname or ""
-    if not host.isascii():
-        host = host.encode("idna").decode("ascii")
+    return host.encode("ascii" if host.isascii() else "idna")
+
+
+def _host(parts: SplitResult) -> str:
+    host = _name(parts).decode("ascii")
     if ":" in host:
         host = f"[{host}]"
     return host if parts.port in (None, _PORTS.get(parts.scheme)) else f"{host}:{parts.port}"
 
 
 def _connected(parts: SplitResult, ends: float) -> socket.socket:
-    host, port = parts.hostname or "", parts.port
-    connected = socket.create_connection((host, _PORTS.get(parts.scheme, 80) if port is None else port), _left(ends))
+    connected = _dialled(parts, ends)
     if parts.scheme != "https":
         return connected
     import ssl
@@ -93,10 +96,26 @@ def _connected(parts: SplitResult, ends: float) -> socket.socket:
         context = ssl.create_default_context()
         context.set_alpn_protocols(["http/1.1"])
         connected.settimeout(_left(ends))
-        return context.wrap_socket(connected, server_hostname=host)
+        return context.wrap_socket(connected, server_hostname=parts.hostname)
     except BaseException:
         connected.close()
         raise
+
+
+def _dialled(parts: SplitResult, ends: float) -> socket.socket:
+    """A connection to the first address of the host that takes it."""
+    port = _PORTS.get(parts.scheme, 80) if parts.port is None else parts.port
+    trouble = OSError("its name has no address")
+    for family, kind, protocol, _canonical, address in socket.getaddrinfo(_name(parts), port, 0, socket.SOCK_STREAM):
+        connected = socket.socket(family, kind, protocol)
+        try:
+            connected.settimeout(_left(ends))
+            connected.connect(address)
+            return connected
+        except OSError as error:
+            connected.close()
+            trouble = error
+    raise trouble
 
 
 class _Reader:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 
 from ansible_collections.convoy.rollout.plugins.module_utils import gate, names, process, record, units
@@ -82,6 +81,8 @@ def shown(host: Host, active: str | None, asked: Sequence[Mapping[str, Any]]) ->
 
 
 def _shown(name: str, content: bytes | None, is_secret: bool) -> dict[str, Any]:
+    import hashlib
+
     text = None
     if content is not None and not is_secret and len(content) <= _LONGEST_SHOWN:
         with contextlib.suppress(UnicodeDecodeError):

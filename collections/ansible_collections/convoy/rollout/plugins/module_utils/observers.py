@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import time
 
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError, GateError
@@ -125,6 +124,8 @@ def connection_trouble(error: OSError) -> str:
 
 def connect(host: str, port: int, timeout: float) -> None:
     """Open a TCP connection to `host` and `port`, and close it again."""
+    import socket
+
     try:
         socket.create_connection((host, port), timeout).close()
     except socket.timeout as error:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from ansible_collections.convoy.rollout.plugins.module_utils.kinds import Kind
 
 SCHEMA = 1
-_CHUNK = 1024 * 1024
+_PIECE = 128 * 1024
 _MOST_FAULTS = 5
 # Nobody but root writes in a release, and nothing in it grants more rights than it has.
 MODE_MASK = 0o755
@@ -231,13 +230,15 @@ def _fault(entry: FileEntry, status: os.stat_result | None, path: str, digests: 
 
 def digest_of(path: str, while_reading: Callable[[], None] | None = None) -> str:
     """The SHA-256 of a file that is not a link. `while_reading` is called for each piece of it, and may raise."""
+    import hashlib
+
     digest = hashlib.sha256()
-    buffer = bytearray(_CHUNK)
-    view = memoryview(buffer)
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    with os.fdopen(descriptor, "rb", buffering=0) as stream:
-        for count in iter(lambda: stream.readinto(buffer) or 0, 0):
-            digest.update(view[:count])
+    try:
+        for piece in iter(lambda: os.read(descriptor, _PIECE), b""):
+            digest.update(piece)
             if while_reading is not None:
                 while_reading()
+    finally:
+        os.close(descriptor)
     return digest.hexdigest()

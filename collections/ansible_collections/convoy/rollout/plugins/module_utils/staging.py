@@ -9,11 +9,9 @@ import contextlib
 import errno
 import hashlib
 import os
-import shutil
 
-from ansible_collections.convoy.rollout.plugins.module_utils import containers, durable, names
+from ansible_collections.convoy.rollout.plugins.module_utils import durable, names
 from ansible_collections.convoy.rollout.plugins.module_utils import record as records
-from ansible_collections.convoy.rollout.plugins.module_utils.containers import Image
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import (
     ArchiveError,
     InputError,
@@ -23,7 +21,6 @@ from ansible_collections.convoy.rollout.plugins.module_utils.errors import (
 )
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
 from ansible_collections.convoy.rollout.plugins.module_utils.member import Limits
-from ansible_collections.convoy.rollout.plugins.module_utils.pruning import sweep
 from ansible_collections.convoy.rollout.plugins.module_utils.record import FileEntry, Record, Unit
 from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
 from ansible_collections.convoy.rollout.plugins.module_utils.unpack import (
@@ -36,6 +33,7 @@ from ansible_collections.convoy.rollout.plugins.module_utils.unpack import (
 if TYPE_CHECKING:
     from typing import Any, Iterator, Mapping, Sequence
 
+    from ansible_collections.convoy.rollout.plugins.module_utils.containers import Image
     from ansible_collections.convoy.rollout.plugins.module_utils.reuse import Base
 
 # While an artifact is unpacked, it and the rest of the host go on needing room.
@@ -118,11 +116,17 @@ def manifest(fields: Mapping[str, Any]) -> tuple[Artifact, tuple[FileEntry, ...]
 
 def image(fields: Mapping[str, Any]) -> Image | None:
     """The image of a manifest, None where the artifact is none. InputError names what is wrong in it."""
-    return containers.image_of(fields["image"]) if fields.get("image") is not None else None
+    if fields.get("image") is None:
+        return None
+    from ansible_collections.convoy.rollout.plugins.module_utils import containers
+
+    return containers.image_of(fields["image"])
 
 
 def image_file(image: Image) -> ConfigFile:
     """The file of a release by which its unit knows which image to run."""
+    from ansible_collections.convoy.rollout.plugins.module_utils import containers
+
     return ConfigFile(containers.IMAGE_FILE, image.environment.encode("ascii"), 0o644)
 
 
@@ -241,7 +245,7 @@ def work_place(host: Host, release: str) -> Iterator[str]:
             ) from error
         raise
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        durable.remove_tree(place)
 
 
 def _unpack(
@@ -305,7 +309,7 @@ def _publish_beside(host: Host, recorded: Record, place: str) -> None:
     with contextlib.suppress(NotIntactError):
         known = tree.read_record(release)
         recorded = recorded._replace(probes=known.probes, gate=known.gate)
-    shutil.rmtree(tree.mended(release), ignore_errors=True)
+    durable.remove_tree(tree.mended(release))
     durable.write_file(tree.record_path(release), recorded.as_json())
     durable.sync_file_system(place)
     durable.rename(place, tree.mended(release))
@@ -331,7 +335,7 @@ def mend(host: Host, release: str) -> None:
 
 def forget_mended(host: Host, release: str) -> None:
     """Remove the copy that is not needed any more."""
-    shutil.rmtree(host.tree.mended(release), ignore_errors=True)
+    durable.remove_tree(host.tree.mended(release))
 
 
 def _put(source: str, directory: str, path: str) -> None:
@@ -410,5 +414,7 @@ def remove(host: Host, release: str) -> bool:
     tree.discard(release)
     host.note("removed", release)
     if recorded is not None:
+        from ansible_collections.convoy.rollout.plugins.module_utils.pruning import sweep
+
         sweep(host, recorded)
     return True

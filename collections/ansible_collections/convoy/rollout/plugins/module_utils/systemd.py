@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import subprocess
-
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import SupervisorError
 from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    import subprocess
     from typing import Sequence
 
 
@@ -155,7 +154,7 @@ class Systemd:
         command = ["journalctl", "--no-pager", "--quiet", "--lines=20", "--output=cat", *wanted]
         try:
             done = _run(command, _LONGEST_QUESTION)
-        except (OSError, subprocess.TimeoutExpired):
+        except (OSError, SupervisorError):
             return []
         return done.stdout.splitlines()
 
@@ -185,26 +184,28 @@ def _unit_status(block: str) -> UnitStatus:
 
 def _systemctl(arguments: Sequence[str], timeout: float, may_fail: bool = False) -> str:
     command = ["systemctl", *arguments]
-    shown = " ".join(command)
     try:
         done = _run(command, timeout)
     except OSError as error:
         raise SupervisorError(f"cannot run systemctl: {error.strerror}; Convoy needs systemd on its hosts") from error
-    except subprocess.TimeoutExpired as error:
-        raise SupervisorError(f"'{shown}' gave no answer within {timeout:g} s") from error
     if done.returncode != 0 and not may_fail:
         said = " ".join(done.stderr.split()) or "it said nothing"
-        raise SupervisorError(f"'{shown}' ended with {done.returncode}: {said}")
+        raise SupervisorError(f"'{' '.join(command)}' ended with {done.returncode}: {said}")
     return done.stdout
 
 
 def _run(command: Sequence[str], timeout: float) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        timeout=timeout,
-        check=False,
-    )
+    import subprocess
+
+    try:
+        return subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SupervisorError(f"'{' '.join(command)}' gave no answer within {timeout:g} s") from error

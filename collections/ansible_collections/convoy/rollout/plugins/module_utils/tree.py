@@ -21,7 +21,6 @@ import errno
 import fcntl
 import json
 import os
-import shutil
 
 from ansible_collections.convoy.rollout.plugins.module_utils import clock, durable, names, record
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
@@ -220,12 +219,14 @@ class Tree(NamedTuple):
         if os.path.lexists(self.release(release)):
             durable.rename(self.release(release), trash)
         durable.unlink(self.record_path(release))
-        shutil.rmtree(trash, ignore_errors=True)
+        durable.remove_tree(trash)
 
     def clear_leftovers(self) -> None:
         """Remove what a killed call left behind. Only under the lock."""
         for entry in os.scandir(self.incoming):
             if entry.name.startswith(_WORK_PREFIXES) and entry.is_dir(follow_symlinks=False):
+                import shutil
+
                 shutil.rmtree(entry.path)
         durable.clear_temporaries(self.root, ("current",))
         durable.clear_temporaries(self.state)

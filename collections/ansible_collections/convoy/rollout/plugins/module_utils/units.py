@@ -9,7 +9,6 @@ brought this text. A file without it is somebody else's, and is never overwritte
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 
@@ -87,6 +86,8 @@ def is_template(name: str) -> bool:
 
 def digest(text: str) -> str:
     """The SHA-256 of a unit's text."""
+    import hashlib
+
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 

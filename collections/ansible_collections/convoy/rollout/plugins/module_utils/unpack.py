@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
 
 from ansible_collections.convoy.rollout.plugins.module_utils import durable, forward, names
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ArchiveError
@@ -106,6 +105,8 @@ def check_format(name: str) -> None:
         known = ", ".join(sorted(_READERS))
         raise ArchiveError(f"artifact format {name!r} is not one that can be unpacked: {known}")
     if name == "tar.zst" and not forward.knows_zst():
+        import platform
+
         raise ArchiveError(
             f"the artifact is a tar.zst, which Python can unpack from 3.14 on, and this is Python "
             f"{platform.python_version()}: publish the release as tar.xz or tar.gz"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 
-from ansible_collections.convoy.rollout.plugins.module_utils import activation, gate, names, staging
+from ansible_collections.convoy.rollout.plugins.module_utils import names, staging
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import (
     ArchiveError,
@@ -29,6 +29,8 @@ from ansible_collections.convoy.rollout.plugins.module_utils.unpack import Artif
 if TYPE_CHECKING:
     from typing import Any
 
+    from ansible_collections.convoy.rollout.plugins.module_utils.activation import Order
+
 
 _STATES = ("staged", "active", "confirmed", "reverted", "absent")
 _BY_TASKS = ("begun", "settled")
@@ -38,6 +40,8 @@ _SHOWN = ("component", "root", "state", "release", "version", "rollout", "token"
 
 def arguments() -> dict[str, Any]:
     """The argument spec."""
+    from ansible_collections.convoy.rollout.plugins.module_utils import gate
+
     config = {
         "dest": {"type": "str", "required": True},
         "content": {"type": "str", "required": True, "no_log": True},
@@ -138,9 +142,11 @@ def wanted_of(params: dict[str, Any]) -> staging.Wanted:
     )
 
 
-def order_of(params: dict[str, Any]) -> activation.Order:
+def order_of(params: dict[str, Any]) -> Order:
     """What is asked of a release that is staged."""
-    return activation.Order(
+    from ansible_collections.convoy.rollout.plugins.module_utils.activation import Order
+
+    return Order(
         params["release"],
         tuple(_given(probe) for probe in params["probes"] or []),
         _given(params["gate"] or {}),
@@ -230,7 +236,7 @@ def leave_alone(host: Host, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def change(host: Host, params: dict[str, Any]) -> dict[str, Any]:
-    """Do what is asked, as the only one on this tree."""
+    """Do what is asked, as the only one on this tree. What staging does not need is imported where it is."""
     if params["state"] in ("staged", "active", "begun"):
         host.tree.create()
     elif not host.tree.exists():
@@ -243,6 +249,8 @@ def change(host: Host, params: dict[str, Any]) -> dict[str, Any]:
             return host.outcome(params["release"], staging.remove(host, params["release"]))
         if params["state"] in _BY_TASKS:
             return by_tasks(host, params)
+        from ansible_collections.convoy.rollout.plugins.module_utils import activation
+
         road = {"active": activation.activate, "confirmed": activation.confirm, "reverted": activation.revert}
         return road[params["state"]](host, order_of(params))
 
@@ -254,6 +262,8 @@ def foresee(host: Host, params: dict[str, Any]) -> dict[str, Any]:
         return stage(host, params, is_check=True)
     if params["state"] in _BY_TASKS:
         return by_tasks(host, params, is_check=True)
+    from ansible_collections.convoy.rollout.plugins.module_utils import activation
+
     return activation.foresee(host, params["state"], order_of(params))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from ansible_collections.convoy.rollout.plugins.module_utils import gate, info, names
+from ansible_collections.convoy.rollout.plugins.module_utils import info, names
 from ansible_collections.convoy.rollout.plugins.module_utils.clock import Clock
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ConvoyTargetError, PrivilegeError, failure
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 def arguments() -> dict[str, Any]:
     """The argument spec."""
+    from ansible_collections.convoy.rollout.plugins.module_utils import gate
+
     show = {
         "kind": {"type": "str", "required": True, "choices": ["config", "unit"]},
         "name": {"type": "str", "required": True},

@@ -100,3 +100,19 @@ def test_other_versions_go_after_a_month(tmp_path: Path) -> None:
         os.utime(tmp_path / name, (NOW - days * 86400, NOW - days * 86400))
     settle.settle(packed(), str(tmp_path / "new"), NOW)
     assert sorted(os.listdir(tmp_path)) == ["new", "recent"]
+
+
+@pytest.mark.parametrize(
+    ("name", "more"), [("release", {"shutil", "socket", "subprocess", "threading"}), ("release_info", {"hashlib"})]
+)
+def test_what_a_call_does_not_need_is_not_imported(settled: Path, name: str, more: set[str]) -> None:
+    """Each costs every call on every host as much as a millisecond, some of them twenty."""
+    code = (
+        "import json, sys; import importlib; sys.path.insert(0, sys.argv[1]);"
+        "importlib.import_module(sys.argv[2]); print(json.dumps(sorted(sys.modules)))"
+    )
+    asked = [sys.executable, "-IS", "-c", code, str(settled), f"{answer.PACKAGE}.calls.{name}"]
+    imported = json.loads(subprocess.run(asked, capture_output=True, check=True).stdout)
+    assert f"{answer.PACKAGE}.host" in imported
+    needless = {"ctypes", "dataclasses", "email", "http.client", "lzma", "platform", "queue", "ssl", "typing", *more}
+    assert needless & set(imported) == set()
