@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 PACKAGE = "ansible_collections.convoy.rollout.plugins.module_utils"
-_PIECE = 1024 * 1024
+_PIECE = 64 * 1024  # what a pipe holds
 
 
 def answer(request: bytes, rest: BinaryIO) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 _CHUNK = 1024 * 1024
-_PIECE = 128 * 1024
+_PIECE = 64 * 1024
 # What a header may ask for in memory: dictionaries of xz and windows of zstd.
 MOST_MEMORY = 256 * 1024**2
 _ZSTD_WINDOW_LOG = 27

@@ -74,13 +74,17 @@ def path_fault(path: str) -> str | None:
         return "the name is not valid UTF-8"
     if path.startswith("/"):
         return "the path is absolute"
-    if any(ord(character) < 32 or ord(character) == 127 for character in path):
+    # What is ASCII and can be printed holds none; most paths are of that kind, and there are many.
+    is_plain = path.isascii() and path.isprintable()
+    if not is_plain and any(ord(character) < 32 or ord(character) == 127 for character in path):
         return "the name holds a control character"
     parts = path.split("/")
     if ".." in parts:
         return "the path leads upwards with '..'"
     if "" in parts or "." in parts:
         return "the path is not in its plain form"
-    if len(raw) > _LONGEST_PATH or any(len(part.encode("utf-8")) > _LONGEST_NAME for part in parts):
+    if len(raw) > _LONGEST_NAME and (
+        len(raw) > _LONGEST_PATH or any(len(part.encode("utf-8")) > _LONGEST_NAME for part in parts)
+    ):
         return f"the path is longer than {_LONGEST_PATH} bytes, or a name in it longer than {_LONGEST_NAME}"
     return None

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO, Callable, Iterable, Mapping, Sequence
 
 
-_CHUNK = 1024 * 1024
+_CHUNK = 128 * 1024
 _DIRECTORY_MODE = 0o755
 
 
