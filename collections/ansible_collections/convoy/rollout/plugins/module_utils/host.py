@@ -31,6 +31,7 @@ class Host:
         unit_directory: str = UNIT_DIRECTORY,
     ) -> None:
         self.tree = tree
+        self.journal = Journal(tree.journal)
         self.supervisor = supervisor
         self.clock = clock
         self.rollout = rollout
@@ -40,11 +41,6 @@ class Host:
         self.warnings: list[str] = []
         self.began = clock.wall()
         self.done("begun")
-
-    @property
-    def journal(self) -> Journal:
-        """The journal of the tree."""
-        return Journal(self.tree.journal)
 
     @property
     def units(self) -> UnitDirectory:

@@ -104,6 +104,10 @@ class Journal:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._seen = b""
+        self._entries: list[Entry] = []
+        self._damaged: list[int] = []
+        self._history = History({})
 
     def read(self) -> Reading:
         """Every entry. A last line without its newline was never acknowledged, and is left out."""
@@ -111,17 +115,25 @@ class Journal:
             with open(self.path, "rb") as stream:
                 data = stream.read()
         except FileNotFoundError:
-            return Reading((), (), False)
-        lines = data.split(b"\n")
-        torn = lines.pop() != b""
-        entries: list[Entry] = []
-        damaged: list[int] = []
-        for number, line in enumerate(lines, start=1):
+            data = b""
+        end = data.rfind(b"\n") + 1
+        self._follow(data[:end])
+        return Reading(tuple(self._entries), tuple(self._damaged), torn=end < len(data))
+
+    def _follow(self, lines: bytes) -> None:
+        """Take in what is new. A call asks often, of a file that only grows, and may be long."""
+        if not lines.startswith(self._seen):
+            self._entries, self._damaged, self._history, self._seen = [], [], History({}), b""
+        first = len(self._entries) + len(self._damaged) + 1
+        for number, line in enumerate(lines[len(self._seen) :].split(b"\n")[:-1], start=first):
             try:
-                entries.append(parse(line))
+                entry = parse(line)
             except ValueError:
-                damaged.append(number)
-        return Reading(tuple(entries), tuple(damaged), torn)
+                self._damaged.append(number)
+            else:
+                self._entries.append(entry)
+                self._history = self._history.after(entry)
+        self._seen = lines
 
     def history(self) -> History:
         """What the entries amount to. Raises TreeError when a line of them cannot be read."""
@@ -131,7 +143,7 @@ class Journal:
                 f"line {reading.damaged[0]} of {self.path} cannot be read, so it is not known which releases are "
                 "good; compare it with the ledger, correct or remove the line, and run this again"
             )
-        return History.of(reading.entries)
+        return self._history
 
     def append(self, entry: Entry) -> None:
         """Add an entry, and return when it is on the disk."""
@@ -212,12 +224,16 @@ class History(NamedTuple):
         """Fold the entries, oldest first."""
         history = cls({})
         for entry in entries:
-            history = _after(history, entry)
+            history = history.after(entry)
         return history
+
+    def after(self, entry: Entry) -> History:
+        """The history with one more entry."""
+        return _after(self, entry)
 
     def with_good(self, release: str, at: float) -> History:
         """The history as it will be when `release` has become good."""
-        return _after(self, Entry(at, "good", release))
+        return self.after(Entry(at, "good", release))
 
     def state(self, release: str) -> str | None:
         """The state of a release, None for one that the journal does not know."""

@@ -209,3 +209,19 @@ def test_damaged_line_is_named(tmp_path: Path, line: bytes) -> None:
 
 def test_no_journal_is_an_empty_one(tmp_path: Path) -> None:
     assert journal.Journal(str(tmp_path / "none")).read() == journal.Reading((), (), torn=False)
+
+
+def test_what_was_read_before_is_remembered_only_as_long_as_it_stands(tmp_path: Path) -> None:
+    file = tmp_path / "journal.jsonl"
+    kept = journal.Journal(str(file))
+    lines = [Entry(float(at), event, "r1").line() for at, event in enumerate(("staged", "activating", "good"))]
+    texts = [lines[:1], lines[:2], [*lines, lines[0][:9]], lines, [*lines, b"{}\n"], [lines[0], b"x\n", *lines[1:]], []]
+    for text in (b"".join(some) for some in texts):
+        file.write_bytes(text)
+        fresh = journal.Journal(str(file))
+        assert kept.read() == fresh.read()
+        if not fresh.read().damaged:
+            assert kept.history() == fresh.history() == History.of(fresh.read().entries)
+    file.unlink()
+    assert kept.read() == journal.Reading((), (), False)
+    assert kept.history() == History({})
