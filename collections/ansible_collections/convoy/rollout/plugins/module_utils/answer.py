@@ -22,7 +22,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import BinaryIO
 
-
 PACKAGE = "ansible_collections.convoy.rollout.plugins.module_utils"
 _PIECE = 64 * 1024  # what a pipe holds
 

@@ -34,7 +34,6 @@ from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_C
 if TYPE_CHECKING:
     from typing import Callable, Iterator, Sequence
 
-
 _DPKG = "/var/lib/dpkg"
 _CACHE = "/var/cache/apt"
 _INSTALL_LOCKS = (f"{_DPKG}/lock-frontend", f"{_DPKG}/lock", f"{_CACHE}/archives/lock")

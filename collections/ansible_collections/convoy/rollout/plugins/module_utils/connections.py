@@ -15,7 +15,6 @@ from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_C
 if TYPE_CHECKING:
     from typing import Iterable
 
-
 _SOCKET = "socket:["
 _OPEN = ("01", "02")  # established, and on its way there
 _TABLES = (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6))

@@ -16,7 +16,6 @@ from ansible_collections.convoy.rollout.plugins.module_utils import containers
 from ansible_collections.convoy.rollout.plugins.module_utils.containers import Image
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ContainerError
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
-from ansible_collections.convoy.rollout.plugins.module_utils.kinds import Difference
 from ansible_collections.convoy.rollout.plugins.module_utils.podman import Engine, Podman
 from ansible_collections.convoy.rollout.plugins.module_utils.process import Process
 from ansible_collections.convoy.rollout.plugins.module_utils.record import Record
@@ -24,6 +23,8 @@ from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_C
 
 if TYPE_CHECKING:
     from typing import Callable, Iterator
+
+    from ansible_collections.convoy.rollout.plugins.module_utils.kinds import Difference
 
 
 class ContainerKind:

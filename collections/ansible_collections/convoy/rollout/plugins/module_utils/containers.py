@@ -13,7 +13,6 @@ from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_C
 if TYPE_CHECKING:
     from typing import Any, Mapping
 
-
 # Where a release says to its unit which image to run, so that it changes with `current` in one step.
 IMAGE_FILE = "convoy-image.env"
 IMAGE_VARIABLE = "CONVOY_IMAGE"

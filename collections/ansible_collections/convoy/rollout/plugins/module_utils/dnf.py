@@ -44,7 +44,6 @@ from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_C
 if TYPE_CHECKING:
     from typing import Iterator, Sequence
 
-
 _CACHE = "/var/cache/dnf"
 # Where either generation of dnf has what it has downloaded.
 _CACHED = (f"{_CACHE}/*/packages", "/var/cache/libdnf5/*/packages")

@@ -12,7 +12,6 @@ from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_C
 if TYPE_CHECKING:
     from typing import Iterable
 
-
 MASK = "***"
 EXCERPT_LIMIT = 200
 

@@ -36,7 +36,6 @@ from ansible_collections.convoy.rollout.plugins.module_utils.unpack import Artif
 if TYPE_CHECKING:
     from typing import Any, Callable, Iterator
 
-
 _CHUNK = 256 * 1024
 _MOST_REDIRECTS = 5
 _LONGEST_PAUSE = 30.0

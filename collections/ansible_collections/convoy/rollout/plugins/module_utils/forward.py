@@ -14,7 +14,6 @@ from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_C
 if TYPE_CHECKING:
     from typing import Any, BinaryIO, Callable
 
-
 _CHUNK = 1024 * 1024
 _PIECE = 64 * 1024
 # What a header may ask for in memory: dictionaries of xz and windows of zstd.

@@ -35,8 +35,7 @@ from ansible_collections.convoy.rollout.plugins.module_utils.probes import (
 from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from typing import Any, Callable, Mapping, Sequence, TypeAlias
-
+    from typing import Any, Callable, Mapping, Sequence
 
 # What a caller needs, wherever it is defined.
 __all__ = [
@@ -200,7 +199,8 @@ def _can_still_pass(gate: Gate, progress: Progress, next_at: float) -> bool:
 
 # --- the run ---------------------------------------------------------------------------------------------------
 
-Look: TypeAlias = "Callable[[Sequence[Probe], float], Sequence[Outcome]]"
+if TYPE_CHECKING:
+    Look = Callable[[Sequence[Probe], float], Sequence[Outcome]]
 
 
 def look_at(probes: Sequence[Probe], limit: float) -> list[Outcome]:

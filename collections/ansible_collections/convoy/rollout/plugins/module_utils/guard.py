@@ -27,7 +27,6 @@ from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_C
 if TYPE_CHECKING:
     from typing import Iterator, Sequence
 
-
 PACKAGE = __name__.rsplit(".", 1)[0]
 # A call that holds the lock ends by itself; until then there is nothing to take back.
 _PATIENCE = 3600.0

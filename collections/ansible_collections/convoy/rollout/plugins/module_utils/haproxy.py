@@ -20,7 +20,6 @@ from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_C
 if TYPE_CHECKING:
     from typing import Any, Iterable, Mapping, Sequence
 
-
 POLL = 0.05
 WATCH_POLL = 0.25
 ANSWER_TIMEOUT = 5.0

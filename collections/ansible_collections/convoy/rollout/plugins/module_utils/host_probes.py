@@ -29,10 +29,10 @@ from ansible_collections.convoy.rollout.plugins.module_utils.probe_rules import 
 from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from typing import Any, Mapping, TypeAlias
+    from typing import Any, Mapping
 
-
-Options: TypeAlias = "Mapping[str, Any]"
+if TYPE_CHECKING:
+    Options = Mapping[str, Any]
 _MB = 1000000
 
 

@@ -19,7 +19,6 @@ from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_C
 if TYPE_CHECKING:
     from typing import AbstractSet, Any, Iterator, Mapping, Sequence
 
-
 # Bytes. Configuration is shown up to the first, and compared up to the second.
 _LONGEST_SHOWN = 64 * 1024
 _LONGEST_READ = 16 * 1024 * 1024

@@ -21,7 +21,6 @@ from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_C
 if TYPE_CHECKING:
     from typing import AbstractSet, Any, Iterable
 
-
 EVENTS = frozenset(
     [
         "staged",  # whole, verified, beside the running release

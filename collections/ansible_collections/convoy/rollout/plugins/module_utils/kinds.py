@@ -15,11 +15,11 @@ from ansible_collections.convoy.rollout.plugins.module_utils.record import Recor
 from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from typing import Iterator, Tuple, TypeAlias
-
+    from typing import Iterator, Tuple
 
 # As drift.Finding has it: what kind of thing it is, which one, how it should be, how it is.
-Difference: TypeAlias = "Tuple[str, str, str, str]"
+if TYPE_CHECKING:
+    Difference = Tuple[str, str, str, str]
 
 
 class Kind(Protocol):

@@ -9,8 +9,7 @@ from ansible_collections.convoy.rollout.plugins.module_utils.errors import Archi
 from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from typing import Iterator, Tuple, TypeAlias
-
+    from typing import Iterator, Tuple
 
 LONGEST_LINK = 4095  # bytes: what Linux takes
 HARMLESS_BYTES = 16 * 1024 * 1024  # below this an archive may be as dense as it likes
@@ -47,7 +46,8 @@ class Source(Protocol):
         """At most `size` bytes, none at the end."""
 
 
-Members: TypeAlias = "Iterator[Tuple[Member, Source]]"
+if TYPE_CHECKING:
+    Members = Iterator[Tuple[Member, Source]]
 
 
 def refusal(name: str, why: str) -> ArchiveError:

@@ -25,8 +25,7 @@ from ansible_collections.convoy.rollout.plugins.module_utils.process import Chil
 from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from typing import Any, Callable, ContextManager, Iterable, Iterator, Mapping, Sequence, TypeAlias
-
+    from typing import Any, Callable, ContextManager, Iterable, Iterator, Mapping, Sequence
 
 POLL = 0.1
 PROBE_SECONDS = 5.0
@@ -38,8 +37,9 @@ SERVER = "{server}"
 _PENDING = "pending"
 _DEFAULT_PORT = 80
 
-Hold: TypeAlias = "Callable[[], ContextManager[None]]"
-Lines: TypeAlias = "Mapping[str, Line]"
+if TYPE_CHECKING:
+    Hold = Callable[[], ContextManager[None]]
+    Lines = Mapping[str, Line]
 
 
 class Server(NamedTuple):

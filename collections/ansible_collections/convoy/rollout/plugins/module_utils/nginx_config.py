@@ -19,7 +19,6 @@ from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_C
 if TYPE_CHECKING:
     from typing import Iterable, Iterator, Mapping
 
-
 DOWN = "down"
 DEFAULT_WEIGHT = 1
 

@@ -21,8 +21,7 @@ from ansible_collections.convoy.rollout.plugins.module_utils.process import Chil
 from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from typing import Iterable, Mapping, Sequence, Tuple, TypeAlias
-
+    from typing import Iterable, Mapping, Sequence, Tuple
 
 POLL = 0.05
 RELOAD_SECONDS = 30.0
@@ -33,7 +32,8 @@ _WORKER = "nginx: worker process"
 _LEAVING = "is shutting down"
 _FILE = re.compile(r"^# configuration file (.+):$", re.MULTILINE)
 
-Workers: TypeAlias = "Mapping[Tuple[int, int], Child]"
+if TYPE_CHECKING:
+    Workers = Mapping[Tuple[int, int], Child]
 
 
 def is_taken(before: Workers, now: Workers) -> bool:

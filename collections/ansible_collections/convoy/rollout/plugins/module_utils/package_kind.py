@@ -21,7 +21,6 @@ from ansible_collections.convoy.rollout.plugins.module_utils.errors import (
     TreeError,
 )
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
-from ansible_collections.convoy.rollout.plugins.module_utils.kinds import Difference
 from ansible_collections.convoy.rollout.plugins.module_utils.packages import Kept, Manager, Pinned
 from ansible_collections.convoy.rollout.plugins.module_utils.process import Process
 from ansible_collections.convoy.rollout.plugins.module_utils.record import Record, Unit
@@ -30,6 +29,7 @@ from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_C
 if TYPE_CHECKING:
     from typing import Any, Callable, Iterator, Mapping
 
+    from ansible_collections.convoy.rollout.plugins.module_utils.kinds import Difference
 
 LOCK_TIMEOUT = 120
 _ARCHIVES, _BEFORE = "archives", "before"

@@ -20,7 +20,6 @@ from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_C
 if TYPE_CHECKING:
     from typing import Callable, Sequence
 
-
 ASK, DOWNLOAD, INSTALL = 120.0, 900.0, 1800.0  # seconds until an answer is not waited for any more
 _LOCK_POLL = 0.5
 _LONGEST_WORDS = 400

@@ -13,7 +13,6 @@ from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_C
 if TYPE_CHECKING:
     from typing import Any, Callable, Iterable, Mapping, Sequence
 
-
 # deb-control(5) and deb-version(7); rpm's names and versions fit into them but for capitals and '_'.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]{1,127}")
 _VERSION = re.compile(r"([0-9]+:)?[0-9][A-Za-z0-9.+~^_-]{0,99}")

@@ -18,7 +18,6 @@ from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_C
 if TYPE_CHECKING:
     from typing import Any, Sequence
 
-
 _ASK, _LOAD, _REMOVE = 60.0, 1800.0, 120.0  # seconds until an answer is not waited for any more
 _LONGEST_WORDS = 400
 # podman names what it takes from a directory after that one, so that it has to be a plain path. The same for the same

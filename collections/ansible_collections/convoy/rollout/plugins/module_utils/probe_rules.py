@@ -12,7 +12,6 @@ from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_C
 if TYPE_CHECKING:
     from typing import Any, Callable, Mapping
 
-
 LONGEST_TEXT = 4096
 
 

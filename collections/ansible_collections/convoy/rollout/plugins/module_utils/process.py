@@ -15,7 +15,6 @@ from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_C
 if TYPE_CHECKING:
     from typing import AbstractSet, Any, Iterable, Sequence
 
-
 _DELETED = " (deleted)"
 _LONGEST_COMMAND = 4096  # bytes of a command line that are looked at
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")

@@ -23,7 +23,6 @@ from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_C
 if TYPE_CHECKING:
     from typing import Iterable, Sequence
 
-
 _CHUNK = 1024 * 1024
 _FICLONE = 0x40049409  # linux/fs.h; some machines have another number, and copy
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)

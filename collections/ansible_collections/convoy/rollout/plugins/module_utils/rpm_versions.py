@@ -10,13 +10,13 @@ import re
 from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from typing import Tuple, TypeAlias
-
+    from typing import Tuple
 
 _PART = re.compile(r"~|\^|[0-9]+|[A-Za-z]+")
 # How the parts of a version sort: '~' before its end, '^' right after it, then words, then numbers.
 _TILDE, _END, _CARET, _WORD, _NUMBER = range(5)
-_Rank: TypeAlias = "Tuple[int, int, str]"
+if TYPE_CHECKING:
+    _Rank = Tuple[int, int, str]
 
 
 class Evr(NamedTuple):

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     import subprocess
     from typing import Sequence
 
-
 UNIT_DIRECTORY = "/etc/systemd/system"
 # Longer than any sensible TimeoutStartSec: systemd itself ends a start that hangs.
 _LONGEST_JOB = 600.0

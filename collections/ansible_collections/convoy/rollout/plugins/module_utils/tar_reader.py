@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import ArchiveError
 from ansible_collections.convoy.rollout.plugins.module_utils.forward import Forward
-from ansible_collections.convoy.rollout.plugins.module_utils.member import Member, Members, refusal, unreadable
+from ansible_collections.convoy.rollout.plugins.module_utils.member import Member, refusal, unreadable
 from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Mapping
 
+    from ansible_collections.convoy.rollout.plugins.module_utils.member import Members
 
 _BLOCK = 512
 # Names have 4,095 bytes; the rest is for attributes that mean nothing here.

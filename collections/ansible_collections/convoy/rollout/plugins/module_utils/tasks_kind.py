@@ -13,13 +13,14 @@ from ansible_collections.convoy.rollout.plugins.module_utils import process
 from ansible_collections.convoy.rollout.plugins.module_utils.errors import InputError
 from ansible_collections.convoy.rollout.plugins.module_utils.host import Host
 from ansible_collections.convoy.rollout.plugins.module_utils.journal import Unsettled
-from ansible_collections.convoy.rollout.plugins.module_utils.kinds import Difference
 from ansible_collections.convoy.rollout.plugins.module_utils.process import Process
 from ansible_collections.convoy.rollout.plugins.module_utils.record import Record
 from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Iterator
+
+    from ansible_collections.convoy.rollout.plugins.module_utils.kinds import Difference
 
 
 class Tasks:

@@ -35,7 +35,6 @@ from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_C
 if TYPE_CHECKING:
     from typing import Iterator
 
-
 _LOCK_POLL = 0.1
 _WORK_PREFIXES = ("unpack.", "trash.")
 _FETCH_PREFIX = "fetch."

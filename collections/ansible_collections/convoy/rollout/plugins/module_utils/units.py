@@ -20,7 +20,6 @@ from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_C
 if TYPE_CHECKING:
     from typing import Mapping, Sequence
 
-
 MARKER = "# Managed by Convoy: "
 
 

@@ -22,7 +22,6 @@ from ansible_collections.convoy.rollout.plugins.module_utils.member import (
     LONGEST_LINK,
     Limits,
     Member,
-    Members,
     Source,
     refusal,
     unreadable,
@@ -33,6 +32,7 @@ from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_C
 if TYPE_CHECKING:
     from typing import BinaryIO, Callable, Iterable, Mapping, Sequence
 
+    from ansible_collections.convoy.rollout.plugins.module_utils.member import Members
 
 _CHUNK = 128 * 1024
 _DIRECTORY_MODE = 0o755

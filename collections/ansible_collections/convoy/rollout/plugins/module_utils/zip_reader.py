@@ -21,7 +21,6 @@ from ansible_collections.convoy.rollout.plugins.module_utils.member import (
     LONGEST_LINK,
     Limits,
     Member,
-    Members,
     refusal,
     unreadable,
 )
@@ -30,6 +29,7 @@ from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_C
 if TYPE_CHECKING:
     from typing import BinaryIO, Sequence
 
+    from ansible_collections.convoy.rollout.plugins.module_utils.member import Members
 
 _END = struct.Struct("<4s4H2LH")
 _END_64 = struct.Struct("<4sQ2H2L4Q")

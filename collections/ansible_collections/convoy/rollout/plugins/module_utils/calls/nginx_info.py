@@ -17,7 +17,6 @@ from ansible_collections.convoy.rollout.plugins.module_utils.typed import TYPE_C
 if TYPE_CHECKING:
     from typing import Any
 
-
 SHARED = {
     "config": {"type": "path", "required": True},
     "upstream": {"type": "str", "required": True},

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from ansible_collections.convoy.rollout.plugins.module_utils.activation import Order
 
-
 _STATES = ("staged", "active", "confirmed", "reverted", "absent")
 _BY_TASKS = ("begun", "settled")
 REQUIRED_IF = tuple(("state", state, ("release",)) for state in ("staged", "active", "confirmed", "absent"))
