@@ -44,13 +44,10 @@ def get(parts: SplitResult, headers: Mapping[str, str], ends: float, most: int) 
     be asked for.
     """
     request = _request(parts, headers)
-    connected = _connected(parts, ends)
-    try:
+    with _dialled(parts, ends) as plain, _secured(plain, parts, ends) as connected:
         connected.settimeout(_left(ends))
         connected.sendall(request)
         return _response(_Reader(connected, ends), most)
-    finally:
-        connected.close()
 
 
 def _left(ends: float) -> float:
@@ -86,22 +83,6 @@ def _host(parts: SplitResult) -> str:
     return host if parts.port in (None, _PORTS.get(parts.scheme)) else f"{host}:{parts.port}"
 
 
-def _connected(parts: SplitResult, ends: float) -> socket.socket:
-    connected = _dialled(parts, ends)
-    if parts.scheme != "https":
-        return connected
-    import ssl
-
-    try:
-        context = ssl.create_default_context()
-        context.set_alpn_protocols(["http/1.1"])
-        connected.settimeout(_left(ends))
-        return context.wrap_socket(connected, server_hostname=parts.hostname)
-    except BaseException:
-        connected.close()
-        raise
-
-
 def _dialled(parts: SplitResult, ends: float) -> socket.socket:
     """A connection to the first address of the host that takes it."""
     port = _PORTS.get(parts.scheme, 80) if parts.port is None else parts.port
@@ -116,6 +97,18 @@ def _dialled(parts: SplitResult, ends: float) -> socket.socket:
             connected.close()
             trouble = error
     raise trouble
+
+
+def _secured(plain: socket.socket, parts: SplitResult, ends: float) -> socket.socket:
+    """The connection with TLS, where the URL asks for it."""
+    if parts.scheme != "https":
+        return plain
+    import ssl
+
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    plain.settimeout(_left(ends))
+    return context.wrap_socket(plain, server_hostname=parts.hostname)
 
 
 class _Reader:
