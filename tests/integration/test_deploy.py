@@ -49,7 +49,8 @@ def test_check_mode_tells_the_plan_and_changes_nothing(on_1_1_0: Environment) ->
 
 def test_people_pause_a_rollout_that_bars_another_one_and_let_it_go_on(on_1_1_0: Environment) -> None:
     on_1_1_0.publish("1.6.0")
-    rolling = on_1_1_0.start("deploy.yml", "1.6.0", **on_1_1_0.few)
+    phases = [{"name": "canary", "size": 1, "bake": 15}, {"name": "rest", "size": "100%"}]
+    rolling = on_1_1_0.start("deploy.yml", "1.6.0", **{**on_1_1_0.few, "rollout_phases": phases})
     rolling.until("phase canary")
     paused = on_1_1_0.run("pause.yml", rollout_reason="wait for the database")
     assert paused.rc == 0, paused.said
