@@ -515,9 +515,11 @@ class Fleet:
                 self._pass_time([answer])
 
     def _let_it_go_on(self) -> None:
-        """A person wants a rollout to go on that holds, and where that is not possible, to end."""
+        """A person wants a rollout to go on that holds; where that is not possible, to turn back; and else to end."""
         if isinstance(self.people(decide.approve(self.plan, self.state, "yes", self.now)), Denied) or self.state.held:
-            self.people(decide.turn_back(self.plan, self.state, "no use", self.now))
+            answer = self.people(decide.turn_back(self.plan, self.state, "no use", self.now))
+            if isinstance(answer, Denied):
+                self.people(decide.turn_back(self.plan, self.state, "no use", self.now, stop=True))
 
     def _roll(self, forks: int) -> None:
         self._answer_gate()
