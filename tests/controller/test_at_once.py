@@ -80,7 +80,7 @@ def test_a_host_whose_variables_are_wrong_takes_nobody_along(site: Site) -> None
     }
     ended, said = read(site)
     results, alone = said["at_once"]["results"], said["alone"]
-    assert "failed: [app4] convoy.rollout.rollout : Read the host's releases and health: " in ended.said
+    assert "failed: [app4] " in ended.said
     assert "nowhere" in results["app2"]["msg"]
     assert said["at_once"]["left"] == ["app4"]
     assert "app4" not in alone

@@ -13,6 +13,8 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils import inline
 from ansible_collections.convoy.rollout.plugins.plugin_utils.controller_action import ControllerAction, Result
 from ansible_collections.convoy.rollout.plugins.plugin_utils.variables import ROLES
 
+ROLE = "convoy.rollout.rollout"  # whose variables its steps have, with those of the roles that it depends on
+
 
 class ActionModule(ControllerAction):
     """``convoy.rollout.at_once``"""
@@ -36,7 +38,7 @@ class ActionModule(ControllerAction):
             """Variables of the host besides, which would else be found anew among those of all hosts."""
             return {**arguments["known"], **({"component_read": reads[host]} if host in reads else {})}
 
-        results = dict(inline.on_hosts(path, hosts, arguments["when"], known))
+        results = dict(inline.on_hosts(path, ROLE, hosts, arguments["when"], known))
         done = {host: result for host, result in results.items() if result is not None}
         return {
             "changed": any(result.get("changed") for result in done.values()),

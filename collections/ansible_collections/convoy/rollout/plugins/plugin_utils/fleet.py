@@ -106,8 +106,12 @@ def readings_of(
 def done_at_once(
     registered: str, hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]
 ) -> Mapping[str, Mapping[str, Any]]:
-    """The results of hosts that took a step at once, by their names: every host has those of all of them."""
-    found = (hostvars[name].get(registered) for name in hosts)
+    """The results of hosts that took a step at once, by their names: every host has those of all of them.
+
+    Ansible's variables are taken as they were registered: there is nothing to template in them, and much to search.
+    """
+    variables = getattr(hostvars, "raw_get", hostvars.__getitem__)
+    found = (variables(name).get(registered) for name in hosts)
     return next((one.get("results", {}) for one in found if one), {})
 
 

@@ -23,6 +23,8 @@ from ansible.errors import AnsibleError
 from ansible.executor import task_result
 from ansible.executor.process import worker
 from ansible.executor.task_executor import TaskExecutor
+from ansible.playbook.role import Role
+from ansible.playbook.role.include import RoleInclude
 from ansible.playbook.task import Task
 from ansible.template import Templar
 from ansible.vars.clean import strip_internal_keys
@@ -93,9 +95,9 @@ class Turn:
 
 
 def on_hosts(
-    path: str, names: Sequence[str], when: str, known: Callable[[str], Mapping[str, Any]]
+    path: str, role: str, names: Sequence[str], when: str, known: Callable[[str], Mapping[str, Any]]
 ) -> Iterator[tuple[str, Result | None]]:
-    """Run the one task in the file on many hosts at once: their results, in the order of the hosts.
+    """Run the one task in the file, as one of a role, on many hosts at once: their results, in the order of the hosts.
 
     Each has a thread, and one of them has its turn: nothing of Ansible has to know of threads. A thread gives its turn
     away while its host is busy.
@@ -107,7 +109,8 @@ def on_hosts(
     here = worker.current_worker
     stop_reading(here._final_q)
     manager = here._variable_manager
-    common = _load(path)
+    play = here._task.get_play()
+    common = _load(path, _role(role, play))
     common.when = [*common.when, *([when] if when else [])]
     lock = Lock()
 
@@ -119,7 +122,7 @@ def on_hosts(
 
     def take(name: str, turn: Turn) -> Result | None:
         host = manager._inventory.get_host(name)
-        variables = {**manager.get_vars(play=common.get_play(), host=host, task=common), **known(name)}
+        variables = {**manager.get_vars(play=play, host=host, task=common), **known(name)}
         connection = variables.get("ansible_connection", common.connection)
         if Templar(here._loader, variables).template(connection) not in _OF_THREADS:
             return None
@@ -146,13 +149,25 @@ def stop_reading(queue: Any) -> None:
     queue._reader.close()
 
 
-def _load(path: str) -> Task:
-    """The one task in a file, as a part of the task that the worker runs."""
+def _role(name: str, play: Any) -> Role:
+    """A role, as an ``include_role`` would load it in the main process, which has it loaded by every play instead."""
+    here = worker.current_worker
+    included = RoleInclude.load(name, play=play, variable_manager=here._variable_manager, loader=here._loader)
+    role: Role = Role.load(included, play, from_include=True, validate=False)
+    return role
+
+
+def _load(path: str, role: Role | None = None) -> Task:
+    """The one task in a file, as a part of the task that the worker runs; of its role, or of another one."""
     here = worker.current_worker
     (described,) = here._loader.load_from_file(path, trusted_as_template=True)
     outer = here._task
     task = Task.load(
-        described, block=outer._parent, role=outer._role, variable_manager=here._variable_manager, loader=here._loader
+        described,
+        block=outer._parent,
+        role=role or outer._role,
+        variable_manager=here._variable_manager,
+        loader=here._loader,
     )
     task._uuid = outer._uuid  # by which the main process knows whose result it is told
     return task

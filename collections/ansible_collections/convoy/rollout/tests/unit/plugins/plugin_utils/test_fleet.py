@@ -113,6 +113,16 @@ def test_readings_come_from_the_hosts_variables() -> None:
     assert found == [Reading("app2", {}, "", None), Reading("app1", {"active": OLD}, "1", False)]
 
 
+def test_readings_of_hosts_that_were_read_at_once_are_with_every_host() -> None:
+    read = {"rollout_reads": {"results": {"app1": {"active": OLD}, "app2": {"active": NEW}}, "left": ["app3"]}}
+    hostvars: dict[str, dict[str, Any]] = {
+        "app1": {},
+        "app2": read,
+        "app3": {**read, "component_read": {"active": OLD}},
+    }
+    assert [one.active for one in readings_of(["app1", "app2", "app3"], hostvars, {})] == [OLD, NEW, OLD]
+
+
 # where hosts go
 
 
