@@ -290,14 +290,16 @@ def _staging_failures(
     """Why hosts could not be staged: what the plays before left in their variables, step by step or at once."""
     failures, at_once = {}, fleet.done_at_once("rollout_stages", hosts, hostvars)
     for name in hosts:
-        staged = at_once.get(name) or hostvars[name].get("component_staged") or {}
-        msg = str(staged.get("msg") or "staging failed").strip()
+        if name in at_once:
+            staged = at_once[name]
+            failed = staged.get("failed") and (staged.get("msg") or "staging failed")
+        else:
+            staged = hostvars[name].get("component_staged") or {}
+            failed = hostvars[name].get("rollout_stage_failed")
         if staged.get("unreachable"):
-            failures[name] = (HostStatus.UNREACHABLE, msg)
-        elif name in at_once and staged.get("failed"):
-            failures[name] = (HostStatus.UNSTAGED, msg)
-        elif name not in at_once and hostvars[name].get("rollout_stage_failed"):
-            failures[name] = (HostStatus.UNSTAGED, str(hostvars[name]["rollout_stage_failed"]))
+            failures[name] = (HostStatus.UNREACHABLE, str(staged.get("msg", "")).strip())
+        elif failed:
+            failures[name] = (HostStatus.UNSTAGED, str(failed).strip())
     return failures
 
 

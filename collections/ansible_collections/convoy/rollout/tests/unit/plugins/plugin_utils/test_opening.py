@@ -23,7 +23,12 @@ from ansible_collections.convoy.rollout.plugins.plugin_utils.coordinator.state i
 from ansible_collections.convoy.rollout.plugins.plugin_utils.fleet import FleetError, Reading
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.rollouts import Rollouts, Run
 from ansible_collections.convoy.rollout.plugins.plugin_utils.ledger.store import Ledger, LedgerError, schema
-from ansible_collections.convoy.rollout.plugins.plugin_utils.opening import IrreversibleError, drifted, open_rollout
+from ansible_collections.convoy.rollout.plugins.plugin_utils.opening import (
+    IrreversibleError,
+    drifted,
+    open_rollout,
+    take_stock,
+)
 from ansible_collections.convoy.rollout.plugins.plugin_utils.rendering import release_id
 
 OLDEST, OLD, NEW = "1.0.0-aaaaaaaaaaaa", "1.1.0-bbbbbbbbbbbb", "1.2.0-cccccccccccc"
@@ -143,6 +148,33 @@ def test_a_rollback_of_a_change_of_configuration_takes_back_that_change(tmp_path
     read = {"active": configured, "good": good, "last_good": OLD, "releases": known, "health": {"verdict": "pass"}}
     found = rollouts(tmp_path, "deploy", {"app1": (OLD, configured)}, Status.SUCCEEDED)
     assert goals(found, Reading("app1", read), Reading("app2", read)) == {"app1": OLD, "app2": OLD}
+
+
+# staging
+
+
+def test_hosts_that_could_not_be_staged_are_reported_whichever_way_they_went(tmp_path: Path) -> None:
+    hosts = ["app1", "app2", "app3", "app4", "app5", "app6"]
+    found = rollouts(tmp_path, "deploy", dict.fromkeys(hosts, (OLD, NEW)), None)
+    at_once = {
+        "app1": {"changed": True},
+        "app2": {"failed": True, "msg": "no room"},
+        "app3": {"unreachable": True, "msg": "no route"},
+    }
+    stages = {"rollout_stages": {"results": at_once, "left": ["app4", "app5", "app6"]}}
+    hostvars: dict[str, dict[str, Any]] = dict.fromkeys(hosts, stages)
+    hostvars["app4"] = {**stages, "component_staged": {"changed": True}}
+    hostvars["app5"] = {**stages, "rollout_stage_failed": "the hook failed"}
+    hostvars["app6"] = {**stages, "component_staged": {"unreachable": True, "msg": "timed out"}}
+    view = found.view()
+    assert view is not None
+    taken = take_stock(found, {"order": hosts, "rollout": view.id, "token": view.token}, hostvars)
+    assert taken["convoy"]["lines"] == [
+        "app2 unstaged: no room",
+        "app3 unreachable: no route",
+        "app5 unstaged: the hook failed",
+        "app6 unreachable: timed out",
+    ]
 
 
 # migrations
