@@ -63,6 +63,13 @@ def test_every_host_is_read_with_its_own_variables(site: Site) -> None:
         assert said["at_once"]["left"] == []
 
 
+def test_modules_may_go_ansibles_own_way_from_several_hosts_at_once(site: Site) -> None:
+    site.hosts = MANY
+    ended, said = read(site, environment={**os.environ, "ANSIBLE_PIPELINING": "false"})
+    assert ended.rc == 0, ended.said
+    assert [place(one) for one in said["at_once"]["results"].values()] == [str(number) for number in range(1, 8)]
+
+
 def test_a_host_that_is_away_takes_nobody_along(site: Site) -> None:
     site.hosts = {**MANY, "app3": AWAY}
     ended, said = read(site)
