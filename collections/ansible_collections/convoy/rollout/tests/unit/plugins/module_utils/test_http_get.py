@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
@@ -21,7 +22,8 @@ from ansible_collections.convoy.rollout.plugins.module_utils import http_get
 from ansible_collections.convoy.rollout.plugins.module_utils.http_get import NotHttpError
 
 PATIENCE = 10.0
-Answer = Callable[..., int]
+if TYPE_CHECKING:
+    Answer = Callable[..., int]
 
 
 @pytest.fixture
